@@ -1,0 +1,33 @@
+"""ReMoE: fully differentiable mixture-of-experts with ReLU routing (arXiv 2412.14711).
+
+The method alone, in torch alone. Whoever has read the paper finds each equation here once:
+
+=====================  ==========================================  ==================
+equation               what                                        where
+=====================  ==========================================  ==================
+(1), (5)               MoE layer, ReLU routing                     `routing`, `reference`
+(7)                    controller of lambda                        `controller`
+(8)                    sparsity                                    `sparsity`
+(9), (10), (11)        L1 regulariser, plain and load-balanced     `regularization`
+=====================  ==========================================  ==================
+
+`megatron.remoe` puts them into Megatron-Core's slots; nothing here imports Megatron.
+"""
+
+from remoe.controller import update_reg_coeff
+from remoe.regularization import expert_load, l1_loss
+from remoe.routing import relu_routing
+from remoe.sparsity import sparsity, target_sparsity
+from remoe.state import RoutingState
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "RoutingState",
+    "expert_load",
+    "l1_loss",
+    "relu_routing",
+    "sparsity",
+    "target_sparsity",
+    "update_reg_coeff",
+]

@@ -1,0 +1,67 @@
+"""The state that a ReLU router carries from step to step: lambda and the step's counters."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from remoe.sparsity import routing_counts
+
+
+class RoutingState(nn.Module):
+    """One router's lambda and what it counted since the last `reset`.
+
+    Buffers:
+        reg_coeff: lambda, 0-dim fp32, saved with the model. It stays fp32 when the model is cast
+            (bf16 cannot take a step of 1.001, fp16 turns 1e-8 into 0).
+        counts: ``[num_experts + 2]`` int64 as `remoe.sparsity.routing_counts` lays it out. Not
+            saved: it is empty between steps.
+        reg_loss: Sum of the L1 losses of the step's micro-batches and their number, ``[2]`` fp64.
+            Not saved. For the log.
+
+    Args:
+        num_experts: ``E``.
+        reg_coeff_init: ``lambda_0``.
+        device: Where the buffers live; named here so that a model built on the meta device has
+            real ones.
+    """
+
+    reg_coeff: Tensor
+    counts: Tensor
+    reg_loss: Tensor
+
+    def __init__(
+        self, num_experts: int, reg_coeff_init: float, device: torch.device | str | int = "cpu"
+    ) -> None:
+        super().__init__()
+        self.num_experts = num_experts
+        coeff = torch.tensor(reg_coeff_init, dtype=torch.float32, device=device)
+        counts = torch.zeros(num_experts + 2, dtype=torch.int64, device=device)
+        reg_loss = torch.zeros(2, dtype=torch.float64, device=device)
+        self.register_buffer("reg_coeff", coeff)
+        self.register_buffer("counts", counts, persistent=False)
+        self.register_buffer("reg_loss", reg_loss, persistent=False)
+
+    @torch.no_grad()
+    def record(
+        self, routing_map: Tensor, reg_loss: Tensor, padding_mask: Tensor | None = None
+    ) -> None:
+        """Add one micro-batch: its routing map ``[num_tokens, num_experts]`` and L1 loss, scalar."""
+        self.counts += routing_counts(routing_map, padding_mask)
+        self.reg_loss += torch.stack([reg_loss.double(), torch.ones_like(reg_loss).double()])
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Forget the counters; lambda stays."""
+        self.counts.zero_()
+        self.reg_loss.zero_()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RoutingState":
+        # nn.Module._apply is what .to(), .cuda(), .half() and .bfloat16() go through. Follow the
+        # device, never the dtype: restoring the dtype after a cast would not restore the value.
+        reg_coeff, reg_loss = self.reg_coeff, self.reg_loss
+        super()._apply(fn, recurse)
+        if not reg_coeff.is_meta:
+            self.reg_coeff = reg_coeff.to(self.reg_coeff.device)
+            self.reg_loss = reg_loss.to(self.reg_loss.device)
+        return self
