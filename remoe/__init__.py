@@ -17,7 +17,7 @@ equation               what                                        where
 from remoe.controller import update_reg_coeff
 from remoe.regularization import expert_load, l1_loss
 from remoe.routing import relu_routing
-from remoe.sparsity import sparsity, target_sparsity
+from remoe.sparsity import routing_counts, sparsity, target_sparsity
 from remoe.state import RoutingState
 
 __version__ = "0.1.0"
@@ -27,6 +27,7 @@ __all__ = [
     "expert_load",
     "l1_loss",
     "relu_routing",
+    "routing_counts",
     "sparsity",
     "target_sparsity",
     "update_reg_coeff",

@@ -1,4 +1,4 @@
-"""The controller that holds sparsity at its target by moving lambda once a training step (eq. 7)."""
+"""The controller that holds sparsity at its target by moving lambda once a step (eq. 7)."""
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ def update_reg_coeff(
 ) -> Tensor:
     """One step of the sparsity controller.
 
-    ``lambda_{i+1} = lambda_i * alpha^sign((1 - k/E) - S_i)``: too dense, lambda grows; too sparse, it
-    shrinks; exactly at the target (or if nothing was counted, ``S = NaN``), it stays.
+    ``lambda_{i+1} = lambda_i * alpha^sign((1 - k/E) - S_i)``: too dense, lambda grows; too sparse,
+    it shrinks; exactly at the target (or if nothing was counted, ``S = NaN``), it stays.
 
     Args:
         reg_coeff: ``lambda_i``, 0-dim fp32.

@@ -15,9 +15,9 @@ def relu_routing(logits: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         ``probs`` ``[num_tokens, num_experts]``, ``>= 0``, in the dtype of ``logits``; rows need not
-        sum to one. ``routing_map``, same shape, bool; a row holds 0 to ``num_experts`` true entries.
-        The map is taken from ``probs`` in their final dtype, so "active" and "non-zero gate" are one
-        thing for every kernel that later treats a zero gate as padding.
+        sum to one. ``routing_map``, same shape, bool; a row holds 0 to ``num_experts`` true
+        entries. The map is taken from ``probs`` in their final dtype, so "active" and "non-zero
+        gate" are one thing for every kernel that later treats a zero gate as padding.
 
     Source: arXiv 2412.14711, eq. 5.
     """

@@ -1,4 +1,4 @@
-"""Sparsity of the routing, from integer counters that are summed before they are divided (eq. 8)."""
+"""Sparsity of the routing, from integer counters summed before they are divided (eq. 8)."""
 
 import torch
 from torch import Tensor

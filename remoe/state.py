@@ -5,8 +5,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from remoe.sparsity import routing_counts
-
 
 class RoutingState(nn.Module):
     """One router's lambda and what it counted since the last `reset`.
@@ -43,11 +41,9 @@ class RoutingState(nn.Module):
         self.register_buffer("reg_loss", reg_loss, persistent=False)
 
     @torch.no_grad()
-    def record(
-        self, routing_map: Tensor, reg_loss: Tensor, padding_mask: Tensor | None = None
-    ) -> None:
-        """Add one micro-batch: its routing map ``[num_tokens, num_experts]`` and L1 loss, scalar."""
-        self.counts += routing_counts(routing_map, padding_mask)
+    def record(self, counts: Tensor, reg_loss: Tensor) -> None:
+        """Add one micro-batch: its `routing_counts` ``[num_experts + 2]`` and L1 loss, scalar."""
+        self.counts += counts
         self.reg_loss += torch.stack([reg_loss.double(), torch.ones_like(reg_loss).double()])
 
     @torch.no_grad()

@@ -1,0 +1,124 @@
+"""The flags of ReMoE, and the parsing that puts them through Megatron's own."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+
+from megatron.remoe.conflicts import check_conflicts
+from megatron.remoe.data_paths import check_data_paths
+from megatron.remoe.machine import fit_to_machine
+from megatron.training import arguments as megatron_arguments
+from megatron.training.checkpointing import load_args_from_checkpoint
+from megatron.training.global_vars import set_global_variables
+
+
+def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
+    """Add the flags of ReLU routing to Megatron's parser."""
+    group = parser.add_argument_group("ReMoE", "ReLU routing (arXiv 2412.14711)")
+    group.add_argument(
+        "--moe-relu-routing",
+        action="store_true",
+        help="Route by ReLU instead of TopK+Softmax: each token visits the experts whose logit is "
+        "positive, on average --moe-router-topk of them.",
+    )
+    group.add_argument(
+        "--moe-relu-l1-reg-coeff-init",
+        type=float,
+        default=1e-8,
+        help="lambda_0: coefficient of the L1 regulariser at the first step.",
+    )
+    group.add_argument(
+        "--moe-relu-l1-reg-coeff-multiplier",
+        type=float,
+        default=1.2,
+        help="alpha: the coefficient moves by this factor each step, up while routing is denser "
+        "than 1 - topk/experts, down while it is sparser.",
+    )
+    group.add_argument(
+        "--moe-relu-load-balancing",
+        choices=["micro-batch", "none"],
+        default="micro-batch",
+        help="Weigh the regulariser by the expert load of the micro-batch (eq. 10), or not (eq. 9).",
+    )
+    group.add_argument(
+        "--moe-granularity",
+        type=int,
+        default=1,
+        help="G: split each expert into G of 1/G the width and multiply --moe-router-topk by G. "
+        "For ReLU and TopK routing.",
+    )
+    return parser
+
+
+def parse_and_validate_args(
+    extra_args_provider: Callable[[ArgumentParser], ArgumentParser] | None = None,
+    args_defaults: dict | None = None,
+    argv: Sequence[str] | None = None,
+) -> Namespace:
+    """Megatron's `parse_and_validate_args` with the flags of ReMoE.
+
+    Parses, refuses what does not go together, fits the rest to this machine, and lets Megatron
+    validate and publish the result. Without `--moe-relu-routing` the model is Megatron's own.
+
+    Args:
+        extra_args_provider: Adds further flags to the parser.
+        args_defaults: As Megatron takes it.
+        argv: What the user wrote, to tell a flag that was given from a default; `sys.argv[1:]`.
+
+    Raises:
+        ValueError: Listing every conflict, each with its mend.
+    """
+
+    def add_args(parser: ArgumentParser) -> ArgumentParser:
+        parser = add_remoe_args(parser)
+        return extra_args_provider(parser) if extra_args_provider else parser
+
+    args = megatron_arguments.parse_args(add_args)
+    given = given_flags(sys.argv[1:] if argv is None else argv)
+    check_conflicts(args, given)
+    check_data_paths(args)
+    fit_to_machine(args, given)
+    apply_granularity(args)
+    if args.moe_relu_routing:
+        set_for_relu_routing(args)
+    if args.use_checkpoint_args:
+        load_args_from_checkpoint(args, load_arg="pretrained_checkpoint")
+        load_args_from_checkpoint(args)
+    megatron_arguments.validate_args(args, args_defaults or {})
+    set_global_variables(args)
+    return args
+
+
+def given_flags(argv: Sequence[str]) -> frozenset[str]:
+    """The flags that stand on a command line, without their values."""
+    return frozenset(word.split("=", 1)[0] for word in argv if word.startswith("--"))
+
+
+def apply_granularity(args: Namespace) -> None:
+    """Split experts: ``E*G`` experts of width ``d_ffn/G``, top-``k*G``; the sparsity stays.
+
+    Source: arXiv 2412.14711, eq. 12 and 13.
+    """
+    if args.moe_granularity == 1:
+        return
+    args.moe_ffn_hidden_size = expert_width(args) // args.moe_granularity
+    args.num_experts *= args.moe_granularity
+    args.moe_router_topk *= args.moe_granularity
+
+
+def expert_width(args: Namespace) -> int:
+    """Width of one expert before it is split, by Megatron's own defaults."""
+    if args.moe_ffn_hidden_size is not None:
+        return args.moe_ffn_hidden_size
+    if args.ffn_hidden_size is not None:
+        return args.ffn_hidden_size
+    # validate_args: 4h, or with SwiGLU 2/3 of it in multiples of 64
+    return int((4 * args.hidden_size * 2 / 3) / 64) * 64 if args.swiglu else 4 * args.hidden_size
+
+
+def set_for_relu_routing(args: Namespace) -> None:
+    """Set what ReLU routing replaces so that Megatron's own checks pass and its losses stay off."""
+    args.moe_router_load_balancing_type = "none"
+    args.moe_aux_loss_coeff = 0.0
+    # Megatron refuses softmax top-1 without it; there is no softmax here.
+    args.moe_router_pre_softmax = True

@@ -1,0 +1,281 @@
+"""Which of Megatron's options mean nothing, or something wrong, under ReLU routing."""
+
+import warnings
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from remoe.controller import REG_COEFF_MAX, REG_COEFF_MIN
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """One option that does not go with ReLU routing.
+
+    Attributes:
+        flag: As the user writes it.
+        applies: Whether these arguments, with these flags given on the command line, run into it.
+        reason: Why, and the mend.
+    """
+
+    flag: str
+    applies: Callable[[Namespace, frozenset[str]], bool]
+    reason: str
+
+
+def _set(name: str) -> Callable[[Namespace, frozenset[str]], bool]:
+    """The option has a value that is neither None nor false nor zero."""
+    return lambda args, given: bool(getattr(args, name, None))
+
+
+def _given(flag: str) -> Callable[[Namespace, frozenset[str]], bool]:
+    """The flag stands on the command line."""
+    return lambda args, given: flag in given
+
+
+def _balances_by_topk(args: Namespace, given: frozenset[str]) -> bool:
+    kinds = args.moe_router_load_balancing_type
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    return "--moe-router-load-balancing-type" in given and kinds != ["none"]
+
+
+def _has_aux_loss(args: Namespace, given: frozenset[str]) -> bool:
+    coeffs = args.moe_aux_loss_coeff
+    return any(coeffs) if isinstance(coeffs, list) else bool(coeffs)
+
+
+def _captures_moe_graph(args: Namespace, given: frozenset[str]) -> bool:
+    if args.cuda_graph_impl == "none":
+        return False
+    names = {getattr(m, "name", str(m)) for m in args.cuda_graph_modules or []}
+    whole_layer = not names or args.cuda_graph_impl == "full_iteration"
+    return whole_layer or any("moe" in n or n.startswith("full") for n in names)
+
+
+def _uses_flex(backend: str) -> Callable[[Namespace, frozenset[str]], bool]:
+    return lambda args, given: (
+        args.moe_token_dispatcher_type == "flex" and args.moe_flex_dispatcher_backend == backend
+    )
+
+
+def _overflows_deepep(args: Namespace, given: frozenset[str]) -> bool:
+    etp = args.expert_tensor_parallel_size or args.tensor_model_parallel_size
+    experts = (args.num_experts or 0) * args.moe_granularity
+    return _uses_flex("deepep")(args, given) and etp * experts > 32
+
+
+def _flex_without_fp32(args: Namespace, given: frozenset[str]) -> bool:
+    return args.moe_token_dispatcher_type == "flex" and args.moe_router_dtype != "fp32"
+
+
+NO_CAPACITY = "capacity is computed from a fixed k; ReLU routing drops nothing: leave it out"
+TOPK_ONLY = "acts inside TopK selection, which ReLU routing does not have: leave it out"
+UNTESTED = "has not been made to work with ReLU routing: leave it out"
+
+REFUSED = (
+    Conflict(
+        "--moe-router-load-balancing-type",
+        _balances_by_topk,
+        "the load-balanced L1 regulariser balances the experts: leave it out, or give none "
+        "(and see --moe-relu-load-balancing)",
+    ),
+    Conflict(
+        "--moe-aux-loss-coeff", _has_aux_loss, "the L1 regulariser takes its place: leave it out"
+    ),
+    Conflict(
+        "--moe-router-topk-scaling-factor",
+        _set("moe_router_topk_scaling_factor"),
+        "ReLU gates are used as they are: leave it out",
+    ),
+    Conflict("--moe-router-fusion", _set("moe_router_fusion"), TOPK_ONLY),
+    Conflict(
+        "--moe-permute-fusion",
+        _set("moe_permute_fusion"),
+        "the fused kernels fail where no token of a rank is active: leave it out",
+    ),
+    Conflict(
+        "--moe-flex-dispatcher-backend ncclep",
+        _uses_flex("ncclep"),
+        "it cuts each token to k experts: use hybridep, or --moe-token-dispatcher-type alltoall",
+    ),
+    Conflict(
+        "--moe-flex-dispatcher-backend deepep",
+        _overflows_deepep,
+        "DeepEP carries at most 32 experts a token (experts x expert tensor parallel size): use "
+        "hybridep, or --moe-token-dispatcher-type alltoall",
+    ),
+    Conflict(
+        "--moe-token-dispatcher-type flex",
+        _flex_without_fp32,
+        "its kernels take fp32 gates only: add --moe-router-dtype fp32",
+    ),
+    Conflict("--moe-expert-capacity-factor", _set("moe_expert_capacity_factor"), NO_CAPACITY),
+    Conflict(
+        "--moe-pad-expert-input-to-capacity", _set("moe_pad_expert_input_to_capacity"), NO_CAPACITY
+    ),
+    Conflict(
+        "--moe-expert-rank-capacity-factor", _set("moe_expert_rank_capacity_factor"), NO_CAPACITY
+    ),
+    Conflict("--moe-paged-stash", _set("moe_paged_stash"), NO_CAPACITY),
+    Conflict("--moe-router-num-groups", _set("moe_router_num_groups"), TOPK_ONLY),
+    Conflict("--moe-router-group-topk", _set("moe_router_group_topk"), TOPK_ONLY),
+    Conflict(
+        "--moe-router-enable-expert-bias",
+        _set("moe_router_enable_expert_bias"),
+        "it is another balancing method, made for TopK: leave it out",
+    ),
+    Conflict(
+        "--moe-router-force-load-balancing",
+        _set("moe_router_force_load_balancing"),
+        "random logits stay half active, so lambda would grow for ever: leave it out",
+    ),
+    Conflict(
+        "--moe-router-force-biased",
+        lambda args, given: args.moe_router_force_biased is not None,
+        "random logits stay half active, so lambda would grow for ever: leave it out",
+    ),
+    Conflict("--moe-enable-routing-replay", _set("moe_enable_routing_replay"), TOPK_ONLY),
+    Conflict(
+        "--moe-routing-trace-path",
+        _set("moe_routing_trace_path"),
+        "it records k experts a token and skips or misreads anything else: leave it out",
+    ),
+    Conflict(
+        "--use-transformer-engine-op-fuser", _set("use_transformer_engine_op_fuser"), UNTESTED
+    ),
+    Conflict(
+        "--moe-apply-probs-on-input",
+        _set("moe_apply_probs_on_input"),
+        "it moves the gate inside the expert's non-linearity: leave it out",
+    ),
+    Conflict(
+        "--moe-router-padding-for-quantization",
+        lambda args, given: (
+            args.moe_router_padding_for_quantization or args.moe_router_padding_for_fp8
+        ),
+        "padding marks tokens as active that are not: leave it out",
+    ),
+    Conflict(
+        "--cuda-graph-impl",
+        _captures_moe_graph,
+        "the number of active experts is data: name --cuda-graph-modules attn (or mlp), no MoE ones",
+    ),
+    Conflict(
+        "--moe-pad-experts-for-cuda-graph-inference",
+        _set("moe_pad_experts_for_cuda_graph_inference"),
+        NO_CAPACITY,
+    ),
+    Conflict(
+        "--mtp-num-layers",
+        _set("mtp_num_layers"),
+        "Megatron would build its MTP layers with TopK routing: leave it out",
+    ),
+    Conflict("--use-torch-fsdp2", _set("use_torch_fsdp2"), UNTESTED),
+    Conflict(
+        "--moe-use-upcycling",
+        _set("moe_use_upcycling"),
+        "it scales for softmax top-k: leave it out",
+    ),
+    Conflict("--perform-rl-step", _set("perform_rl_step"), UNTESTED),
+    Conflict("--hybrid-layer-pattern", _set("hybrid_layer_pattern"), UNTESTED),
+    Conflict("--multi-latent-attention", _set("multi_latent_attention"), UNTESTED),
+    Conflict(
+        "--heterogeneous-layers-config-path", _set("heterogeneous_layers_config_path"), UNTESTED
+    ),
+    Conflict("--spec", _set("spec"), "--moe-relu-routing brings its own layer spec: leave it out"),
+    Conflict(
+        "--transformer-impl inference_optimized",
+        lambda args, given: args.transformer_impl == "inference_optimized",
+        "it stores k experts a token: use transformer_engine or local",
+    ),
+    Conflict(
+        "--mlp-chunks-for-training",
+        lambda args, given: args.mlp_chunks_for_training > 1,
+        "each chunk would add a whole L1 loss: leave it out",
+    ),
+)
+
+IGNORED = (
+    Conflict(
+        "--moe-router-score-function",
+        _given("--moe-router-score-function"),
+        "has no effect: ReLU takes the place of the score function",
+    ),
+    Conflict(
+        "--moe-router-pre-softmax",
+        _given("--moe-router-pre-softmax"),
+        "has no effect: there is no softmax",
+    ),
+    Conflict(
+        "--moe-token-drop-policy",
+        _given("--moe-token-drop-policy"),
+        "has no effect: no token is dropped",
+    ),
+    Conflict(
+        "--moe-z-loss-coeff",
+        _set("moe_z_loss_coeff"),
+        "pushes logits down and so shifts sparsity, against which the controller works",
+    ),
+    Conflict(
+        "--use-megatron-fsdp",
+        _set("use_megatron_fsdp"),
+        "has not been tested with ReLU routing",
+    ),
+)
+
+
+def check_conflicts(args: Namespace, given: frozenset[str]) -> None:
+    """Refuse or warn of what does not go with ReLU routing.
+
+    Args:
+        args: Parsed, not yet validated by Megatron.
+        given: Flags that stand on the command line.
+
+    Raises:
+        ValueError: One message that lists every conflict, each with its mend.
+    """
+    errors = _value_errors(args)
+    if args.moe_relu_routing:
+        errors += [f"{c.flag}: {c.reason}" for c in REFUSED if c.applies(args, given)]
+        for conflict in IGNORED:
+            if conflict.applies(args, given):
+                warnings.warn(f"{conflict.flag} {conflict.reason}", stacklevel=2)
+    else:
+        for flag in sorted(given):
+            if flag.startswith("--moe-relu-"):
+                warnings.warn(f"{flag} has no effect without --moe-relu-routing", stacklevel=2)
+    if errors:
+        raise ValueError("these options do not go together:\n  " + "\n  ".join(errors))
+
+
+def _value_errors(args: Namespace) -> list[str]:
+    """What is wrong with the values of our own flags."""
+    errors = []
+    granularity, init = args.moe_granularity, args.moe_relu_l1_reg_coeff_init
+    width = args.moe_ffn_hidden_size or args.ffn_hidden_size
+    if granularity < 1:
+        errors.append(f"--moe-granularity {granularity}: give a whole number of at least 1")
+    elif granularity > 1 and not args.num_experts:
+        errors.append("--moe-granularity: needs --num-experts")
+    elif width and width % granularity:
+        errors.append(f"--moe-granularity {granularity}: does not divide the expert width {width}")
+    if not args.moe_relu_routing:
+        return errors
+    if not args.num_experts:
+        errors.append("--moe-relu-routing: needs --num-experts")
+    elif not 1 <= args.moe_router_topk <= args.num_experts:
+        errors.append(
+            f"--moe-router-topk {args.moe_router_topk}: the target of active experts must be "
+            f"between 1 and --num-experts {args.num_experts}"
+        )
+    if not REG_COEFF_MIN <= init <= REG_COEFF_MAX:
+        errors.append(
+            f"--moe-relu-l1-reg-coeff-init {init:g}: give a number from {REG_COEFF_MIN:g} to "
+            f"{REG_COEFF_MAX:g} (the paper's is 1e-8)"
+        )
+    if not 1.0 < args.moe_relu_l1_reg_coeff_multiplier < float("inf"):
+        errors.append(
+            f"--moe-relu-l1-reg-coeff-multiplier {args.moe_relu_l1_reg_coeff_multiplier:g}: give a "
+            "number above 1 (the paper's is 1.2)"
+        )
+    return errors

@@ -1,0 +1,104 @@
+"""Datasets and batches of GPT pretraining, from Megatron's own parts."""
+
+import torch
+from torch import Tensor
+
+from megatron.core import mpu
+from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
+from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig, MockGPTDataset
+from megatron.core.utils import get_batch_on_this_cp_rank, get_batch_on_this_tp_rank
+from megatron.training import get_args, get_tokenizer
+from megatron.training.utils import get_blend_and_blend_per_split
+
+BATCH_KEYS = ("tokens", "labels", "loss_mask", "attention_mask", "position_ids")
+
+
+def train_valid_test_datasets(num_samples: list[int]) -> tuple:
+    """The datasets provider of `pretrain`.
+
+    Args:
+        num_samples: Samples of train, validation and test.
+
+    Returns:
+        Three datasets; validation is a list of them with `--multiple-validation-sets`.
+    """
+    args = get_args()
+    dataset = MockGPTDataset if args.mock_data else GPTDataset
+    builder = BlendedMegatronDatasetBuilder(
+        dataset, num_samples, _is_data_rank, dataset_config(args)
+    )
+    return builder.build()
+
+
+train_valid_test_datasets.is_distributed = True  # Megatron: call me on every rank
+
+
+def _is_data_rank(vp_stage: int | None = None) -> bool:
+    """Whether this rank reads data: tensor-parallel rank 0 of the first or last pipeline stage."""
+    ends = mpu.is_pipeline_first_stage(ignore_virtual=True) or mpu.is_pipeline_last_stage(
+        ignore_virtual=True
+    )
+    return ends and mpu.get_tensor_model_parallel_rank() == 0
+
+
+def dataset_config(args) -> GPTDatasetConfig:
+    """`GPTDatasetConfig` from Megatron's arguments."""
+    blend, blend_per_split = get_blend_and_blend_per_split(args)
+    return GPTDatasetConfig(
+        random_seed=args.seed,
+        sequence_length=args.seq_length,
+        blend=blend,
+        blend_per_split=blend_per_split,
+        multiple_validation_sets=args.multiple_validation_sets,
+        full_validation=args.full_validation,
+        split=args.split,
+        num_dataset_builder_threads=args.num_dataset_builder_threads,
+        path_to_cache=args.data_cache_path,
+        mmap_bin_files=args.mmap_bin_files,
+        tokenizer=get_tokenizer(),
+        reset_position_ids=args.reset_position_ids,
+        reset_attention_mask=args.reset_attention_mask,
+        eod_mask_loss=args.eod_mask_loss,
+        create_attention_mask=args.create_attention_mask_in_dataloader,
+        context_parallel_size=args.context_parallel_size,
+    )
+
+
+def get_batch(data_iterator) -> dict[str, Tensor | None]:
+    """One micro-batch on this rank: broadcast over tensor-, split over context-parallel ranks.
+
+    Returns:
+        `BATCH_KEYS`, each ``[b, s]`` (the mask ``[b, 1, s, s]``) or None where this pipeline stage
+        does not need it.
+    """
+    args = get_args()
+    first, last = mpu.is_pipeline_first_stage(), mpu.is_pipeline_last_stage()
+    if not (first or last):
+        return dict.fromkeys(BATCH_KEYS)
+    batch = {}
+    if mpu.get_tensor_model_parallel_rank() == 0:
+        sample = next(data_iterator)
+        batch = {key: _to_device(sample.get(key)) for key in BATCH_KEYS}
+    batch = get_batch_on_this_tp_rank(
+        batch,
+        has_cu_seqlens=False,
+        is_hybrid_cp=False,
+        create_attention_mask_in_dataloader=args.create_attention_mask_in_dataloader,
+        broadcast_src_rank=mpu.get_tensor_model_parallel_src_rank(),
+        broadcast_group=mpu.get_tensor_model_parallel_group(),
+        cp_size=args.context_parallel_size,
+        tp_rank=mpu.get_tensor_model_parallel_rank(),
+        micro_batch_size=args.micro_batch_size,
+        seq_length=args.seq_length,
+        mtp_on_this_rank=False,
+        pipeline_model_parallel_size=args.pipeline_model_parallel_size,
+        is_pipeline_first_stage=first,
+        is_pipeline_last_stage=last,
+    )
+    return get_batch_on_this_cp_rank(
+        batch, is_hybrid_cp=False, cp_group=mpu.get_context_parallel_group()
+    )
+
+
+def _to_device(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.to(torch.cuda.current_device(), non_blocking=True)

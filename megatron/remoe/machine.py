@@ -1,0 +1,109 @@
+"""Fits Megatron's defaults, which assume a GPU with TransformerEngine and Apex, to this machine."""
+
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from megatron.remoe import cpu
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A default that this machine cannot honour.
+
+    Attributes:
+        name: Of the argument.
+        value: What to use instead.
+        flag: The flag by which a user asks for what is not there, or None if no flag does.
+        asks: Whether the argument asks for what is not there.
+    """
+
+    name: str
+    value: object
+    flag: str | None = None
+    asks: Callable[[object], bool] = lambda value: True
+
+
+WITHOUT_TE = (
+    Setting("transformer_impl", "local", "--transformer-impl", lambda v: v == "transformer_engine"),
+    # CUDA extensions of Apex or TE; torch's norms; rotary kernels of TE.
+    Setting("gradient_accumulation_fusion", False),
+    Setting("no_persist_layer_norm", True),
+    Setting("masked_softmax_fusion", False),
+    Setting("apply_rope_fusion", False),
+    # The mask would be [b, 1, s, s]; local attention builds a causal one itself.
+    Setting("create_attention_mask_in_dataloader", False),
+)
+
+ON_CPU = (
+    Setting("distributed_backend", "gloo", "--distributed-backend", lambda v: v == "nccl"),
+    Setting("use_cpu_initialization", True),
+    # torch.compile'd; off on the CPU, see `cpu`.
+    Setting("bias_swiglu_fusion", False),
+    Setting("bias_gelu_fusion", False),
+    Setting("bias_dropout_fusion", False),
+)
+
+# (argument, flag, whether it asks for the impossible, what to do)
+NEEDS_TE = (
+    ("context_parallel_size", "--context-parallel-size", lambda v: v > 1),
+    ("sequence_parallel", "--sequence-parallel", bool),
+    ("fp8", "--fp8-format", bool),
+    ("moe_latent_size", "--moe-latent-size", bool),
+    ("overlap_moe_expert_parallel_comm", "--overlap-moe-expert-parallel-comm", bool),
+    ("tp_comm_overlap", "--tp-comm-overlap", bool),
+)
+
+NEEDS_CUDA = (
+    ("fp8", "--fp8-format", bool),
+    ("fp4", "--fp4-format", bool),
+    ("cuda_graph_impl", "--cuda-graph-impl", lambda v: v != "none"),
+    ("use_megatron_fsdp", "--use-megatron-fsdp", bool),
+    ("use_torch_fsdp2", "--use-torch-fsdp2", bool),
+    ("optimizer_cpu_offload", "--optimizer-cpu-offload", bool),
+    ("profile", "--profile", bool),
+    ("record_memory_history", "--record-memory-history", bool),
+)
+
+
+def has_transformer_engine() -> bool:
+    """Whether TransformerEngine is installed."""
+    return find_spec("transformer_engine") is not None
+
+
+def fit_to_machine(args: Namespace, given: frozenset[str]) -> None:
+    """Set what this machine cannot honour, and say so; refuse it where the user asked for it.
+
+    Args:
+        args: Parsed, not yet validated by Megatron. Changed in place.
+        given: Flags that stand on the command line.
+
+    Raises:
+        ValueError: Listing every flag that needs CUDA or TransformerEngine.
+    """
+    on_cpu, without_te = cpu.is_needed(), cpu.is_needed() or not has_transformer_engine()
+    errors = []
+    if on_cpu:
+        errors += _apply(args, given, ON_CPU, NEEDS_CUDA, "a CUDA device")
+    if without_te:
+        errors += _apply(args, given, WITHOUT_TE, NEEDS_TE, "TransformerEngine")
+    if errors:
+        raise ValueError("this machine cannot do that:\n  " + "\n  ".join(dict.fromkeys(errors)))
+    if args.rank == 0 and without_te:
+        device = "CPU (gloo, no CUDA device found)" if on_cpu else "GPU without TransformerEngine"
+        print(f"> ReMoE: running on {device}; --transformer-impl local", flush=True)
+
+
+def _apply(args: Namespace, given: frozenset[str], settings, impossible, missing: str) -> list[str]:
+    errors = [
+        f"{flag}: needs {missing}, which is not here: leave it out"
+        for name, flag, asks in impossible
+        if asks(getattr(args, name, None))
+    ]
+    for setting in settings:
+        if setting.flag in given and setting.asks(getattr(args, setting.name)):
+            errors.append(f"{setting.flag}: needs {missing}, which is not here: leave it out")
+        elif setting.asks(getattr(args, setting.name)):
+            setattr(args, setting.name, setting.value)
+    return errors

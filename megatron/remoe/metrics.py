@@ -1,0 +1,203 @@
+"""What the log says about routing: one table of counters, and the tracker that reports it."""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from megatron.core.transformer.moe.moe_logging import MoEMetricsTracker
+from torch import Tensor
+
+from remoe import RoutingState, sparsity
+from remoe.controller import REG_COEFF_MAX, REG_COEFF_MIN
+
+
+@dataclass
+class RoutingStats:
+    """Counters of one training step, a row a layer, as they travel through the one all-reduce.
+
+    Attributes:
+        table: ``[num_layers, num_experts + 6]`` fp64 (integers are exact below 2^53). Columns: tokens
+            per expert, tokens, tokens with no expert, sum of L1 losses and their number, sum of
+            lambdas and their number. Rows of dense layers stay zero.
+    """
+
+    table: Tensor
+
+    @classmethod
+    def empty(cls, num_layers: int, num_experts: int, device) -> "RoutingStats":
+        """An empty table for a model."""
+        return cls(torch.zeros(num_layers, num_experts + 6, dtype=torch.float64, device=device))
+
+    def add(self, layer: int, state: RoutingState) -> None:
+        """Add one router's counters and lambda to row `layer`."""
+        coeff = torch.stack([state.reg_coeff, torch.ones_like(state.reg_coeff)])
+        self.table[layer] += torch.cat([state.counts.double(), state.reg_loss, coeff.double()])
+
+    @property
+    def tokens_per_expert(self) -> Tensor:
+        """``[num_layers, num_experts]``."""
+        return self.table[:, :-6]
+
+    @property
+    def num_tokens(self) -> Tensor:
+        """``[num_layers]``; 0 for a dense layer."""
+        return self.table[:, -6]
+
+    @property
+    def num_slots(self) -> Tensor:
+        """``[num_layers]``."""
+        return self.num_tokens * self.tokens_per_expert.shape[1]
+
+    @property
+    def sparsity(self) -> Tensor:
+        """0-dim, over all MoE layers."""
+        return sparsity(self.tokens_per_expert.sum(), self.num_slots.sum())
+
+    @property
+    def reg_coeff(self) -> Tensor:
+        """Lambda of this step, 0-dim fp32. The mean of equal fp32 numbers in fp64 is exact."""
+        total, number = self.table[:, -2:].sum(dim=0)
+        return (total / number).float()
+
+    def scalars(self) -> dict[str, Tensor]:
+        """Figures of the whole model by their logged names, 0-dim fp64 on the device."""
+        tokens = self.num_tokens.sum()
+        is_moe = self.num_tokens > 0
+        reg_loss, num_losses = self.table[:, -4:-2].sum(dim=0)
+        return {
+            "moe_relu_sparsity": self.sparsity,
+            "moe_relu_l1_reg_coeff": self.reg_coeff.double(),
+            "moe_relu_l1_reg_loss": reg_loss / num_losses,
+            "moe_relu_active_experts": self.tokens_per_expert.sum() / tokens,
+            "moe_relu_dead_experts": (self.tokens_per_expert[is_moe] == 0).sum().double(),
+            "moe_relu_tokens_without_expert": self.table[:, -5].sum() / tokens,
+        }
+
+
+class ReMoEMetricsTracker(MoEMetricsTracker):
+    """Megatron's tracker with the ReLU router's figures.
+
+    `report` runs once an iteration on every rank after the optimizer's step. The figures were
+    summed over all ranks by the step hook already, so this adds no collective; it reads the host
+    once, and only in an iteration that logs.
+
+    Args:
+        source: Has `.stats`, the `RoutingStats` of the last step, and takes `.mean_active_experts`.
+        log_interval: Iterations between console lines.
+        tensorboard_log_interval: Iterations between tensorboard points.
+    """
+
+    def __init__(self, source, log_interval: int, tensorboard_log_interval: int) -> None:
+        super().__init__()
+        self.source = source
+        self.log_interval = log_interval
+        self.tensorboard_log_interval = tensorboard_log_interval
+        self._active_and_tokens: Tensor | None = None  # [2], since the last console line
+        self._warned = False
+        self._is_first = True
+
+    def report(
+        self,
+        loss_scale,
+        iteration,
+        writer=None,
+        wandb_writer=None,
+        per_layer_logging=False,
+        **kwargs,
+    ) -> str:
+        """Report the step that just ended; see `MoEMetricsTracker.report`."""
+        log = super().report(
+            loss_scale, iteration, writer, wandb_writer, per_layer_logging, **kwargs
+        )
+        stats = self.source.stats
+        if stats is None:
+            return log
+        self._accumulate(stats)
+        to_console = iteration % self.log_interval == 0 or self._is_first
+        has_writer = writer is not None or wandb_writer is not None
+        to_writer = has_writer and iteration % self.tensorboard_log_interval == 0
+        self._is_first = False
+        if not (to_console or to_writer):
+            return log
+        scalars = stats.scalars()
+        scalars = dict(zip(scalars, torch.stack(list(scalars.values())).tolist(), strict=True))
+        self._warn_at_bounds(scalars["moe_relu_l1_reg_coeff"])
+        if to_writer:
+            self._log_scalars(scalars, iteration, writer, wandb_writer)
+            layers = layer_scalars(stats, per_expert=per_layer_logging)
+            self._log_scalars(layers, iteration, writer, wandb_writer)
+        if to_console:
+            self._measure_active_experts()
+            log += format_scalars(scalars)
+            if per_layer_logging:
+                log += format_layers(stats)
+        return log
+
+    def _accumulate(self, stats: RoutingStats) -> None:
+        counted = torch.stack([stats.tokens_per_expert.sum(), stats.num_tokens.sum()])
+        if self._active_and_tokens is None:
+            self._active_and_tokens = counted
+        else:
+            self._active_and_tokens += counted
+
+    def _measure_active_experts(self) -> None:
+        """Tell the FLOP count the mean active experts of this logging interval."""
+        active, tokens = self._active_and_tokens.tolist()
+        self.source.mean_active_experts = active / tokens if tokens else 0.0
+        self._active_and_tokens = None
+
+    def _warn_at_bounds(self, reg_coeff: float) -> None:
+        if not self._warned and not REG_COEFF_MIN < reg_coeff < REG_COEFF_MAX:
+            self._warned = True
+            warnings.warn(
+                f"moe_relu_l1_reg_coeff reached its bound ({reg_coeff:g}): sparsity cannot be steered "
+                "to its target. Look at moe_relu_dead_experts and moe_relu_tokens_without_expert.",
+                stacklevel=2,
+            )
+
+
+def layer_scalars(stats: RoutingStats, per_expert: bool) -> dict[str, float]:
+    """Sparsity and largest expert load of each MoE layer, by Megatron's per-layer names.
+
+    Args:
+        stats: One step.
+        per_expert: Also the load of each expert: its tokens over the layer's mean (1 is even).
+    """
+    num_tokens = stats.num_tokens.tolist()
+    tokens_per_expert = stats.tokens_per_expert.tolist()
+    result = {}
+    for i, (tokens, experts) in enumerate(zip(num_tokens, tokens_per_expert, strict=True)):
+        if tokens == 0:
+            continue
+        active, num_experts = sum(experts), len(experts)
+        load = [n * num_experts / active if active else 0.0 for n in experts]
+        result[f"moe/moe_relu_sparsity_layer_{i}"] = 1.0 - active / (tokens * num_experts)
+        result[f"moe/moe_relu_active_experts_layer_{i}"] = active / tokens
+        result[f"moe/moe_relu_max_expert_load_layer_{i}"] = max(load)
+        if per_expert:
+            for e, value in enumerate(load):
+                result[f"moe/moe_relu_expert_load_layer_{i}_expert_{e}"] = value
+    return result
+
+
+def format_scalars(scalars: dict[str, float]) -> str:
+    """The console line's part: Megatron prints `name: value |`, at two digits lambda would be 0."""
+    formats = {
+        "moe_relu_sparsity": ".4f",
+        "moe_relu_l1_reg_coeff": ".4E",
+        "moe_relu_l1_reg_loss": ".6E",
+        "moe_relu_active_experts": ".3f",
+        "moe_relu_dead_experts": ".0f",
+        "moe_relu_tokens_without_expert": ".4f",
+    }
+    return "".join(f" {name}: {scalars[name]:{formats[name]}} |" for name in formats)
+
+
+def format_layers(stats: RoutingStats) -> str:
+    """Sparsity and largest load by layer for the console line."""
+    layers = layer_scalars(stats, per_expert=False)
+    log = ""
+    for name in ("moe_relu_sparsity", "moe_relu_max_expert_load"):
+        values = [f"{v:.3f}" for k, v in layers.items() if k.startswith(f"moe/{name}_layer_")]
+        log += f" {name} by layer: {' '.join(values)} |"
+    return log

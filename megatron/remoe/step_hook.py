@@ -1,0 +1,116 @@
+"""The once-a-step part of ReMoE: sum the counters over all ranks, move lambda, after a real step."""
+
+from collections.abc import Callable
+
+import torch
+from megatron.core.distributed.finalize_model_grads import finalize_model_grads
+from megatron.core.transformer.module import MegatronModule
+from megatron.core.transformer.moe.moe_logging import set_moe_metrics_tracker
+from megatron.core.utils import get_model_config
+from megatron.training import get_args
+from torch import Tensor
+
+from megatron.remoe.metrics import ReMoEMetricsTracker, RoutingStats
+from megatron.remoe.patches import count_flops_of_active_experts
+from megatron.remoe.router import ReLURouter
+from remoe import target_sparsity, update_reg_coeff
+
+
+def install_step_hook(model: list[MegatronModule]) -> list[MegatronModule]:
+    """Post-wrap hook: hang the controller, the metrics and the FLOP count on a built model.
+
+    Args:
+        model: The pipeline stages of this rank, wrapped. Returned unchanged.
+    """
+    config, args = get_model_config(model[0]), get_args()
+    hook = ReMoEStepHook(model, config)
+    config.finalize_model_grads_func = hook
+    set_moe_metrics_tracker(
+        ReMoEMetricsTracker(hook, args.log_interval, args.tensorboard_log_interval)
+    )
+    count_flops_of_active_experts(lambda: hook.mean_active_experts)
+    return model
+
+
+class ReMoEStepHook:
+    """`config.finalize_model_grads_func`: Megatron's own, then the controller's step.
+
+    Called once for each forward-backward of a global batch, on every rank, never in evaluation. One
+    all-reduce over all ranks brings the counters and lambda together; each (token, layer) pair
+    lives on one rank, so each is counted once. The new lambda is computed here and takes effect when
+    the optimizer reports a step that was taken, so a skipped, repeated or overflowed step leaves
+    it. Nothing is read on the host.
+
+    Args:
+        model: The pipeline stages of this rank.
+        config: Their `ReMoETransformerConfig`.
+        finalize: What to call first.
+    """
+
+    def __init__(
+        self,
+        model: list[MegatronModule],
+        config,
+        finalize: Callable[..., None] = finalize_model_grads,
+    ) -> None:
+        self.routers = [m for stage in model for m in stage.modules() if isinstance(m, ReLURouter)]
+        self.num_layers = config.num_layers
+        self.num_experts = config.num_moe_experts
+        self.target_sparsity = target_sparsity(config.moe_router_topk, self.num_experts)
+        self.multiplier = config.moe_relu_l1_reg_coeff_multiplier
+        self.config = config
+        self.finalize = finalize
+        self.stats: RoutingStats | None = None
+        self.mean_active_experts: float | None = None
+        self._pending: Tensor | None = None
+        self._optimizer = None
+
+    def __call__(self, *args, **kwargs) -> None:
+        """Finalize the gradients, then count. Arguments are `finalize_model_grads`'s."""
+        self.finalize(*args, **kwargs)
+        self.stats = self._gather()
+        self._pending = update_reg_coeff(
+            self.stats.reg_coeff, self.stats.sparsity, self.target_sparsity, self.multiplier
+        )
+        if not self._follows_optimizer():
+            self.commit()
+
+    @torch.no_grad()
+    def commit(self) -> None:
+        """Let the new lambda take effect in every router."""
+        for router in self.routers:
+            if router.weight.requires_grad:
+                router.state.reg_coeff.copy_(self._pending)
+
+    @torch.no_grad()
+    def _gather(self) -> "RoutingStats":
+        """Sum the routers' counters over all ranks, and empty them."""
+        device = torch.cuda.current_device()
+        packed = RoutingStats.empty(self.num_layers, self.num_experts, device)
+        for router in self.routers:
+            if router.weight.requires_grad:
+                packed.add(router.layer_number - 1, router.state)
+            router.state.reset()
+        torch.distributed.all_reduce(packed.table)
+        return packed
+
+    def _follows_optimizer(self) -> bool:
+        """Commit after each step that the optimizer takes.
+
+        `megatron.training` sets `config.grad_scale_func` to a method of its optimizer, the one way
+        from here to it. Without one (another training loop) the caller commits at once.
+        """
+        optimizer = getattr(self.config.grad_scale_func, "__self__", None)
+        if optimizer is None or optimizer is self._optimizer:
+            return optimizer is not None
+        self._optimizer, take_step = optimizer, optimizer.step
+
+        def step(*args, **kwargs):
+            result = take_step(*args, **kwargs)
+            was_taken = result[0]
+            if was_taken:
+                self.commit()
+            return result
+
+        optimizer.step = step
+        return True

@@ -1,0 +1,44 @@
+"""Pretrain a GPT: dense, TopK mixture-of-experts, or ReMoE (`--moe-relu-routing`).
+
+Megatron's own trainer from the `megatron-core` wheel with Megatron's arguments, on GPU or CPU:
+
+    torchrun --nproc-per-node 8 pretrain_gpt.py --moe-relu-routing --num-experts 8 ...
+"""
+
+import os
+import sys
+
+from megatron.remoe import cpu
+
+cpu.enable()  # before anything of megatron.training is imported
+
+from megatron.core.enums import ModelType
+from megatron.remoe.arguments import parse_and_validate_args
+from megatron.remoe.config import gpt_config_from_args
+from megatron.remoe.forward_step import forward_step
+from megatron.remoe.gpt_data import train_valid_test_datasets
+from megatron.remoe.patches import use_prebuilt_helpers
+from megatron.training import pretrain
+from megatron.training.argument_utils import pretrain_cfg_container_from_args
+
+
+def main() -> None:
+    """Arguments -> configuration -> Megatron's `pretrain`."""
+    try:
+        args = parse_and_validate_args(args_defaults={"tokenizer_type": "HuggingFaceTokenizer"})
+    except ValueError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"pretrain_gpt.py: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    use_prebuilt_helpers()
+    model = gpt_config_from_args(args)
+    pretrain(
+        pretrain_cfg_container_from_args(args, model),
+        train_valid_test_datasets,
+        ModelType.encoder_or_decoder,
+        forward_step,
+    )
+
+
+if __name__ == "__main__":
+    main()
