@@ -1,0 +1,1 @@
+"""Builds a corpus of several distinct domains from the text that packages carry."""
