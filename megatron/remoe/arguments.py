@@ -4,12 +4,13 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 
-from megatron.remoe.conflicts import check_conflicts
-from megatron.remoe.data_paths import check_data_paths
-from megatron.remoe.machine import fit_to_machine
 from megatron.training import arguments as megatron_arguments
 from megatron.training.checkpointing import load_args_from_checkpoint
 from megatron.training.global_vars import set_global_variables
+
+from megatron.remoe.conflicts import check_conflicts
+from megatron.remoe.data_paths import check_data_paths
+from megatron.remoe.machine import fit_to_machine
 
 
 def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:

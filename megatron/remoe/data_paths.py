@@ -17,13 +17,8 @@ def check_data_paths(args: Namespace) -> None:
     for name in ("data_path", "train_data_path", "valid_data_path", "test_data_path"):
         for prefix in _prefixes(getattr(args, name, None)):
             errors += _missing_data(f"--{name.replace('_', '-')}", prefix)
-    model = args.tokenizer_model
-    if args.tokenizer_type == "HuggingFaceTokenizer" and model and _looks_local(model):
-        if not Path(model, "tokenizer.json").is_file() and not Path(model).is_file():
-            errors.append(
-                f"--tokenizer-model {model}: no tokenizer.json there; make one with "
-                "tools/train_tokenizer.py or tools/make_gpt2_tokenizer.py"
-            )
+    if args.tokenizer_type == "HuggingFaceTokenizer" and args.tokenizer_model:
+        errors += _missing_tokenizer(args.tokenizer_model)
     if args.exit_on_missing_checkpoint and args.load and not Path(args.load).is_dir():
         errors.append(f"--load {args.load}: no such folder")
     if errors:
@@ -43,9 +38,15 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _looks_local(path: str) -> bool:
-    """A folder, not an `owner/name` of a model hub."""
-    return path.startswith((".", "/", "~")) or path.count("/") != 1 or Path(path).exists()
+def _missing_tokenizer(path: str) -> list[str]:
+    # owner/name of a model hub: Transformers looks itself
+    on_hub = path.count("/") == 1 and not path.startswith((".", "/", "~"))
+    if on_hub or Path(path, "tokenizer.json").is_file() or Path(path).is_file():
+        return []
+    return [
+        f"--tokenizer-model {path}: no tokenizer.json there; make one with "
+        "tools/train_tokenizer.py or tools/make_gpt2_tokenizer.py"
+    ]
 
 
 def _missing_data(flag: str, prefix: str) -> list[str]:

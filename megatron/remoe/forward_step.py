@@ -4,11 +4,11 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from megatron.core.rerun_state_machine import get_rerun_state_machine
+from megatron.training import get_args, get_timers
 from torch import Tensor
 
-from megatron.core.rerun_state_machine import get_rerun_state_machine
 from megatron.remoe.gpt_data import get_batch
-from megatron.training import get_args, get_timers
 
 
 def loss_func(loss_mask: Tensor, losses: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

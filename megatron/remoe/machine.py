@@ -32,6 +32,8 @@ WITHOUT_TE = (
     Setting("no_persist_layer_norm", True),
     Setting("masked_softmax_fusion", False),
     Setting("apply_rope_fusion", False),
+    # Megatron's local spec has no grouped GEMM: its experts run one after another.
+    Setting("moe_grouped_gemm", False),
     # The mask would be [b, 1, s, s]; local attention builds a causal one itself.
     Setting("create_attention_mask_in_dataloader", False),
 )
@@ -91,8 +93,10 @@ def fit_to_machine(args: Namespace, given: frozenset[str]) -> None:
     if errors:
         raise ValueError("this machine cannot do that:\n  " + "\n  ".join(dict.fromkeys(errors)))
     if args.rank == 0 and without_te:
-        device = "CPU (gloo, no CUDA device found)" if on_cpu else "GPU without TransformerEngine"
-        print(f"> ReMoE: running on {device}; --transformer-impl local", flush=True)
+        device = "the CPU, no CUDA device found" if on_cpu else "the GPU without TransformerEngine"
+        print(f"> ReMoE: on {device}; --transformer-impl local", flush=True)
+        if "--moe-grouped-gemm" in given:
+            print("> ReMoE: --moe-grouped-gemm needs TransformerEngine: left out", flush=True)
 
 
 def _apply(args: Namespace, given: frozenset[str], settings, impossible, missing: str) -> list[str]:

@@ -1,0 +1,37 @@
+# make quickstart   raw text -> trained, evaluated and plotted ReMoE (GPU if there is one, else CPU)
+# make test         all tests that need no GPU
+# make check        lint, docstrings, types, the boundary test, then make test
+# make format       rewrite the sources as `make check` wants them
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: quickstart test test-gpu check format clean
+
+quickstart: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart.sh $(QUICKSTART_ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not gpu" $(PYTEST_ARGS)
+
+test-gpu: $(READY)
+	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Rebuilt whenever the metadata or the pins change.
+$(READY): pyproject.toml constraints.txt
+	@bash scripts/make_venv.sh $(VENV)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,1 @@
+"""Reading, drawing and summing up the log of a training run."""

@@ -1,0 +1,35 @@
+"""The three stages of ReMoE training in a sparsity curve."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# Within this of the target the run counts as settled; the paper's stage III holds 0.8751 +/- 0.0061.
+SETTLED_WITHIN = 0.02
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Iterations at which stages II and III begin; None where a run did not get there.
+
+    Stage I is near-dense (over half of the (token, expert) pairs active), II sparsifies, III holds the
+    target. Source: arXiv 2412.14711, section 3.5.
+    """
+
+    sparsifying: int | None
+    settled: int | None
+
+
+def find_stages(iterations: np.ndarray, sparsity: np.ndarray, target: float) -> Stages:
+    """Find where the stages begin.
+
+    Stage II begins after the last iteration in which half of the pairs or more were active (if the
+    target is above one half), III at the first iteration within `SETTLED_WITHIN` of the target.
+    """
+    near = np.flatnonzero(np.abs(sparsity - target) <= SETTLED_WITHIN)
+    settled = int(iterations[near[0]]) if near.size else None
+    end = near[0] if near.size else len(sparsity)
+    dense = np.flatnonzero(sparsity[:end] <= 0.5)
+    after = int(dense[-1]) + 1 if dense.size else 0
+    sparsifying = int(iterations[after]) if after < len(iterations) else None
+    return Stages(sparsifying, settled)
