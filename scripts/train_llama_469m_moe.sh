@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# LLaMA-like, 469M active parameters, the TopK baseline with its auxiliary loss (2.58B parameters with 8 experts).
+# Hardware: 8 GPUs of 80 GB; weights, gradients and optimizer state fill 19 GB of each.
+# Time: about 38 h if each GPU sustains 100 TFLOP/s (arithmetic: 1.1e20 FLOP in all; not measured here).
+# Expected loss: 1.796 in validation after 60,000 iterations on the Pile (the paper's).
+# Arguments and environment: --help, or train_llama_base.sh.
+METHOD=moe MODEL_SIZE=469m
+NUM_LAYERS=24 HIDDEN_SIZE=1024 FFN_HIDDEN_SIZE=4096 NUM_ATTENTION_HEADS=16 NUM_QUERY_GROUPS=4
+RECOMPUTE=${RECOMPUTE:-full}
+source "$(dirname -- "${BASH_SOURCE[0]}")/train_llama_base.sh"
