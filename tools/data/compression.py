@@ -5,7 +5,7 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from data.errors import DataError
@@ -74,23 +74,26 @@ def require_zstandard(path: str) -> None:
         raise DataError(f"{path}: reading zst needs zstandard: {INSTALL_HINT}") from error
 
 
+OPENERS: dict[str, Callable[[io.BufferedReader], io.BufferedIOBase]] = {
+    "": lambda raw: raw,
+    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
+    ".xz": lzma.LZMAFile,
+    ".bz2": bz2.BZ2File,
+    ".zst": lambda raw: io.BufferedReader(ZstdStream(raw), READ_BYTES),
+}
+
+
 @contextmanager
 def open_stream(source: Source) -> Iterator[tuple[io.BufferedIOBase, io.BufferedReader]]:
     """Opens a file for reading.
 
     Yields:
         The decompressed stream, and the file below it, whose ``tell()`` is the place on disk.
+
+    Raises:
+        DataError: the optional package for zst is missing.
     """
     if source.compression == ".zst":
         require_zstandard(source.path)
     with open(source.path, "rb") as raw:
-        if source.compression == ".gz":
-            yield gzip.GzipFile(fileobj=raw), raw
-        elif source.compression == ".xz":
-            yield lzma.LZMAFile(raw), raw
-        elif source.compression == ".bz2":
-            yield bz2.BZ2File(raw), raw
-        elif source.compression == ".zst":
-            yield io.BufferedReader(ZstdStream(raw), READ_BYTES), raw
-        else:
-            yield raw, raw
+        yield OPENERS[source.compression](raw), raw

@@ -65,13 +65,14 @@ def parse(record: Record, keys: list[str]) -> list[str]:
 
 def _parse_json(record: Record, keys: list[str]) -> list[str]:
     """Gets the texts out of one line of JSON."""
-    line = _decode(record.raw, "the line")
+    line = _decode(record.raw, "the line").rstrip("\r\n")
     if record.number == 1:
         line = line.removeprefix(UTF8_BOM)
     try:
         document = json.loads(line)
     except json.JSONDecodeError as error:
-        raise BadDocumentError(f"broken JSON ({error.msg} at column {error.colno})") from None
+        reason = error.msg.removesuffix(" at")
+        raise BadDocumentError(f"broken JSON ({reason}, column {error.colno})") from None
     except (RecursionError, ValueError) as error:  # nested too deeply, a number of 5000 digits
         raise BadDocumentError(f"broken JSON ({error})") from None
     if not isinstance(document, dict):

@@ -9,7 +9,20 @@ from data.errors import DataError
 COMPRESSION_SUFFIXES = (".gz", ".xz", ".zst", ".bz2")
 JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 TEXT_SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst", ".tex")
-CODE_SUFFIXES = (".py", ".c", ".h", ".cc", ".cpp", ".hpp", ".go", ".rs", ".java", ".js", ".ts", ".sh")
+CODE_SUFFIXES = (
+    ".py",
+    ".c",
+    ".h",
+    ".cc",
+    ".cpp",
+    ".hpp",
+    ".go",
+    ".rs",
+    ".java",
+    ".js",
+    ".ts",
+    ".sh",
+)
 FORMAT_OF_SUFFIX = {
     ".parquet": "parquet",
     **dict.fromkeys(JSON_SUFFIXES, "json"),
@@ -70,7 +83,8 @@ def find_sources(inputs: list[str]) -> tuple[list[Source], list[str]]:
             else:
                 sources.append(_one_file(path))
         except OSError as error:
-            raise DataError(f"--input {name}: {error.strerror}; check the path") from error
+            place = error.filename or name  # a folder's broken link names the file
+            raise DataError(f"--input {place}: {error.strerror}; check the path") from error
     return sources, remarks
 
 
@@ -122,4 +136,4 @@ def _walk(folder: Path) -> list[Path]:
     for parent, folders, names in os.walk(folder, onerror=stop):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths += [Path(parent, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in paths if path.is_file())
+    return sorted(paths)
