@@ -3,6 +3,8 @@
 Megatron's own trainer from the `megatron-core` wheel with Megatron's arguments, on GPU or CPU:
 
     torchrun --nproc-per-node 8 pretrain_gpt.py --moe-relu-routing --num-experts 8 ...
+
+Without torchrun it is one process.
 """
 
 import os
@@ -13,25 +15,28 @@ from megatron.remoe import cpu
 cpu.enable()  # before anything of megatron.training is imported
 
 from megatron.core.enums import ModelType
+from megatron.training import pretrain
+from megatron.training.argument_utils import pretrain_cfg_container_from_args
+
 from megatron.remoe.arguments import parse_and_validate_args
 from megatron.remoe.config import gpt_config_from_args
 from megatron.remoe.forward_step import forward_step
 from megatron.remoe.gpt_data import train_valid_test_datasets
 from megatron.remoe.patches import use_prebuilt_helpers
-from megatron.training import pretrain
-from megatron.training.argument_utils import pretrain_cfg_container_from_args
 
 
 def main() -> None:
     """Arguments -> configuration -> Megatron's `pretrain`."""
     try:
         args = parse_and_validate_args(args_defaults={"tokenizer_type": "HuggingFaceTokenizer"})
+        model = gpt_config_from_args(args)
     except ValueError as error:
         if os.environ.get("RANK", "0") == "0":
             print(f"pretrain_gpt.py: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
+    if "RANK" not in os.environ:  # not under torchrun: a world of one, on any free port
+        os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
     use_prebuilt_helpers()
-    model = gpt_config_from_args(args)
     pretrain(
         pretrain_cfg_container_from_args(args, model),
         train_valid_test_datasets,

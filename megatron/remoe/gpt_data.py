@@ -12,11 +12,12 @@ from torch import Tensor
 BATCH_KEYS = ("tokens", "labels", "loss_mask", "attention_mask", "position_ids")
 
 
-def train_valid_test_datasets(num_samples: list[int]) -> tuple:
+def train_valid_test_datasets(num_samples: list[int], vp_stage: int | None = None) -> tuple:
     """The datasets provider of `pretrain`.
 
     Args:
         num_samples: Samples of train, validation and test.
+        vp_stage: Virtual pipeline stage; a rank reads data for its first and last ones alike.
 
     Returns:
         Three datasets; validation is a list of them with `--multiple-validation-sets`.
@@ -32,7 +33,7 @@ def train_valid_test_datasets(num_samples: list[int]) -> tuple:
 train_valid_test_datasets.is_distributed = True  # Megatron: call me on every rank
 
 
-def _is_data_rank(vp_stage: int | None = None) -> bool:
+def _is_data_rank() -> bool:
     """Whether this rank reads data: tensor-parallel rank 0 of the first or last pipeline stage."""
     ends = mpu.is_pipeline_first_stage(ignore_virtual=True) or mpu.is_pipeline_last_stage(
         ignore_virtual=True

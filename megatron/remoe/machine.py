@@ -95,6 +95,12 @@ def fit_to_machine(args: Namespace, given: frozenset[str]) -> None:
     if args.rank == 0 and without_te:
         device = "the CPU, no CUDA device found" if on_cpu else "the GPU without TransformerEngine"
         print(f"> ReMoE: on {device}; --transformer-impl local", flush=True)
+        if args.use_distributed_optimizer and args.save:
+            print(
+                "> ReMoE: without TransformerEngine or Apex Megatron saves a distributed optimizer but "
+                "cannot load it: leave out --use-distributed-optimizer if this run is to be resumed",
+                flush=True,
+            )
         if "--moe-grouped-gemm" in given:
             print("> ReMoE: --moe-grouped-gemm needs TransformerEngine: left out", flush=True)
 

@@ -143,11 +143,14 @@ class ReMoEMetricsTracker(MoEMetricsTracker):
     def _measure_active_experts(self) -> None:
         """Tell the FLOP count the mean active experts of this logging interval."""
         active, tokens = self._active_and_tokens.tolist()
-        self.source.mean_active_experts = active / tokens if tokens else 0.0
+        if tokens:
+            self.source.mean_active_experts = active / tokens
         self._active_and_tokens = None
 
     def _warn_at_bounds(self, reg_coeff: float) -> None:
-        if not self._warned and not REG_COEFF_MIN < reg_coeff < REG_COEFF_MAX:
+        # The bounds as fp32 holds them: 1e-30 rounds up. NaN (no router trains) is at neither.
+        lower, upper = torch.tensor([REG_COEFF_MIN, REG_COEFF_MAX]).tolist()
+        if not self._warned and (reg_coeff <= lower or reg_coeff >= upper):
             self._warned = True
             warnings.warn(
                 f"moe_relu_l1_reg_coeff reached its bound ({reg_coeff:g}): sparsity cannot be steered "

@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from run_log.scalars import RunLog, RunLogError
-from run_log.stages import Stages, find_stages
+from run_log.stages import find_stages
 
 # Okabe-Ito: told apart by colour-blind readers.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
-STAGE_NAMES = ("I  near-dense", "II  sparsifying", "III  sparse")
+STAGE_NAMES = ("I", "II", "III")
 
 
 def draw_run(run: RunLog, output: Path, title: str) -> None:
@@ -62,7 +62,7 @@ def _draw_sparsity(axis: Axes, run: RunLog) -> None:
         label = f"target 1 - k/E = {run.target_sparsity:.4g}"
         axis.axhline(run.target_sparsity, color=ORANGE, linestyle="--", label=label)
     axis.set_title("Sparsity")
-    axis.set_ylabel("fraction of inactive (token, expert) pairs")
+    axis.set_ylabel("inactive (token, expert) pairs")
     axis.set_ylim(0, 1)
     axis.legend(frameon=False, loc="lower right")
 
@@ -87,16 +87,18 @@ def _draw_active_experts(axis: Axes, run: RunLog) -> None:
 
 
 def _draw_stages(axes, run: RunLog) -> None:
+    """A dotted line where a stage begins, in every panel; their numbers over the sparsity."""
     if run.target_sparsity is None:
         return
     steps, sparsity = run.curves["moe_relu_sparsity"]
-    stages: Stages = find_stages(steps, sparsity, run.target_sparsity)
-    starts = [int(steps[0]), stages.sparsifying, stages.settled]
+    stages = find_stages(steps, sparsity, run.target_sparsity)
+    starts = [s for s in (int(steps[0]), stages.sparsifying, stages.settled) if s is not None]
     for axis in axes:
         for start in starts[1:]:
-            if start is not None:
-                axis.axvline(start, color=GREY, linewidth=0.8, linestyle=":")
-    for name, start in zip(STAGE_NAMES, starts, strict=True):
-        if start is not None:
-            place = {"xytext": (2, -2), "textcoords": "offset points", "fontsize": 7}
-            axes[1].annotate(name, (start, 1.0), va="top", rotation=90, color="#555555", **place)
+            axis.axvline(start, color=GREY, linewidth=0.8, linestyle=":")
+    top = axes[1].get_xaxis_transform()  # x in steps, y in panel heights
+    for name, start, end in zip(STAGE_NAMES, starts, [*starts[1:], int(steps[-1])], strict=False):
+        middle = (start + end) / 2
+        axes[1].text(middle, 1.01, name, transform=top, ha="center", color="#555555", fontsize=9)
+    title = "Sparsity; stages I near-dense, II sparsifying, III sparse"
+    axes[1].set_title(title, pad=16)

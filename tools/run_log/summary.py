@@ -1,15 +1,13 @@
 """A few lines on how a run went."""
 
-import re
-
 import numpy as np
 
 from run_log.scalars import RunLog
 from run_log.stages import find_stages
 
 
-def summarize(run: RunLog) -> str:
-    """Losses, per-domain validation, sparsity and stages, as aligned text."""
+def summarize(run: RunLog, domains: dict[str, float]) -> str:
+    """Losses, validation by domain, sparsity and stages, as aligned text."""
     rows = []
     if "lm loss" in run.curves:
         steps, losses = run.curves["lm loss"]
@@ -17,17 +15,13 @@ def summarize(run: RunLog) -> str:
     if "lm loss validation" in run.curves:
         _, losses = run.curves["lm loss validation"]
         rows.append(("validation loss", " ".join(f"{loss:.3f}" for loss in losses)))
-    for domain, loss in domain_losses(run).items():
+    for domain, loss in domains.items():
         rows.append((f"  {domain}", f"{loss:.3f}"))
+    if domains:
+        rows.append(("  mean over domains", f"{sum(domains.values()) / len(domains):.3f}"))
     rows += _routing_rows(run)
     width = max((len(name) for name, _ in rows), default=0)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
-
-
-def domain_losses(run: RunLog) -> dict[str, float]:
-    """Validation loss of each set of `--multiple-validation-sets`, by name."""
-    pattern = re.compile(r"lm loss validation-(\S+)$")
-    return {m[1]: run.last(tag) for tag in sorted(run.curves) if (m := pattern.match(tag))}
 
 
 def _routing_rows(run: RunLog) -> list[tuple[str, str]]:
