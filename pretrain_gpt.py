@@ -9,6 +9,7 @@ Without torchrun it is one process.
 
 import os
 import sys
+from typing import NoReturn
 
 from megatron.remoe import cpu
 
@@ -20,6 +21,7 @@ from megatron.training.argument_utils import pretrain_cfg_container_from_args
 
 from megatron.remoe.arguments import parse_and_validate_args
 from megatron.remoe.config import gpt_config_from_args
+from megatron.remoe.data_paths import DataError
 from megatron.remoe.forward_step import forward_step
 from megatron.remoe.gpt_data import train_valid_test_datasets
 from megatron.remoe.patches import use_prebuilt_helpers
@@ -31,18 +33,26 @@ def main() -> None:
         args = parse_and_validate_args(args_defaults={"tokenizer_type": "HuggingFaceTokenizer"})
         model = gpt_config_from_args(args)
     except ValueError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"pretrain_gpt.py: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
+        refuse(error)
     if "RANK" not in os.environ:  # not under torchrun: a world of one, on any free port
         os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
     use_prebuilt_helpers()
-    pretrain(
-        pretrain_cfg_container_from_args(args, model),
-        train_valid_test_datasets,
-        ModelType.encoder_or_decoder,
-        forward_step,
-    )
+    try:
+        pretrain(
+            pretrain_cfg_container_from_args(args, model),
+            train_valid_test_datasets,
+            ModelType.encoder_or_decoder,
+            forward_step,
+        )
+    except DataError as error:
+        refuse(error)
+
+
+def refuse(error: ValueError) -> NoReturn:
+    """Say once what is wrong, without a traceback."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"pretrain_gpt.py: {error}", file=sys.stderr, flush=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

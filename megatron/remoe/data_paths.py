@@ -4,6 +4,10 @@ from argparse import Namespace
 from pathlib import Path
 
 
+class DataError(ValueError):
+    """Data that cannot be trained on, said in one line."""
+
+
 def check_data_paths(args: Namespace) -> None:
     """Check indexed data, tokenizer and checkpoint paths.
 

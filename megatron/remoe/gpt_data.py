@@ -9,7 +9,28 @@ from megatron.training import get_args, get_tokenizer
 from megatron.training.utils import get_blend_and_blend_per_split
 from torch import Tensor
 
+from megatron.remoe.data_paths import DataError
+
 BATCH_KEYS = ("tokens", "labels", "loss_mask", "attention_mask", "position_ids")
+
+
+class NonEmptyGPTDataset(GPTDataset):
+    """`GPTDataset` that refuses to be empty: Megatron's would count epochs of no tokens for ever."""
+
+    def __init__(
+        self, indexed_dataset, dataset_path, indexed_indices, num_samples, index_split, config
+    ):
+        if indexed_indices is not None and len(indexed_indices) == 0:
+            split = (
+                f"--split {config.split} gives it none of" if config.split else "there are none in"
+            )
+            raise DataError(
+                f"no document for {index_split.name} data: {split} the {len(indexed_dataset)} documents "
+                f"of {dataset_path}: give another --split, such as 95,5,0, or more data"
+            )
+        super().__init__(
+            indexed_dataset, dataset_path, indexed_indices, num_samples, index_split, config
+        )
 
 
 def train_valid_test_datasets(num_samples: list[int], vp_stage: int | None = None) -> tuple:
@@ -23,7 +44,7 @@ def train_valid_test_datasets(num_samples: list[int], vp_stage: int | None = Non
         Three datasets; validation is a list of them with `--multiple-validation-sets`.
     """
     args = get_args()
-    dataset = MockGPTDataset if args.mock_data else GPTDataset
+    dataset = MockGPTDataset if args.mock_data else NonEmptyGPTDataset
     builder = BlendedMegatronDatasetBuilder(
         dataset, num_samples, _is_data_rank, dataset_config(args)
     )
