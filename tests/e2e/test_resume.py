@@ -1,0 +1,41 @@
+"""Runs repeat bit for bit, and a resumed run equals an uninterrupted one."""
+
+from pathlib import Path
+
+from commands import RELU_MOE, pretrain
+from run_log.scalars import read_scalars
+
+NAMES = ("lm loss", "moe_relu_l1_reg_coeff", "moe_relu_sparsity", "grad-norm")
+# A coefficient that sparsity follows within a few steps, so that lambda moves both ways.
+FAST = [*RELU_MOE, "--moe-relu-l1-reg-coeff-init", "1e-3"]
+
+
+def scalars(folder: Path) -> dict[str, dict[int, float]]:
+    """Logged values by name and iteration."""
+    curves = read_scalars(folder).curves
+    return {n: dict(zip(*map(list, curves[n]), strict=True)) for n in NAMES}
+
+
+def test_same_seed_gives_the_same_bits_and_resuming_changes_none(tmp_path):
+    def train(name, iterations, *flags):
+        done = pretrain(
+            *FAST,
+            "--train-iters",
+            str(iterations),
+            "--tensorboard-dir",
+            str(tmp_path / name),
+            *flags,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    train("whole", 12)
+    checkpoint = str(tmp_path / "checkpoint")
+    saving = ["--save", checkpoint, "--load", checkpoint, "--save-interval", "6"]
+    train("parts", 12, *saving, "--exit-interval", "6")
+    assert (tmp_path / "checkpoint" / "latest_checkpointed_iteration.txt").read_text() == "6"
+    train("parts", 12, *saving)
+
+    whole, parts = scalars(tmp_path / "whole"), scalars(tmp_path / "parts")
+    assert list(whole["lm loss"]) == list(range(1, 13))
+    assert len(set(whole["moe_relu_l1_reg_coeff"].values())) > 6  # lambda did move
+    assert whole == parts  # the first six are a repetition, the last six a resumption

@@ -1,0 +1,29 @@
+"""Weights & Biases gets the routing figures where it is asked for, without a network."""
+
+import pytest
+
+from commands import RELU_MOE, pretrain
+
+pytest.importorskip("wandb")
+
+
+def test_wandb_offline_gets_the_routing_figures_only_when_asked_for(tmp_path, monkeypatch):
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    flags = [*RELU_MOE, "--train-iters", "2", "--tensorboard-dir", str(tmp_path / "tensorboard")]
+    asked = [
+        "--wandb-project",
+        "test",
+        "--wandb-exp-name",
+        "test",
+        "--wandb-save-dir",
+        str(tmp_path),
+    ]
+    done = pretrain(*flags, *asked)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (record,) = tmp_path.rglob("*.wandb")
+    assert b"moe_relu_sparsity" in record.read_bytes()
+
+    before = set(tmp_path.rglob("*.wandb"))
+    assert pretrain(*flags).returncode == 0
+    assert set(tmp_path.rglob("*.wandb")) == before
