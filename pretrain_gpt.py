@@ -20,10 +20,10 @@ from megatron.training import pretrain
 from megatron.training.argument_utils import pretrain_cfg_container_from_args
 
 from megatron.remoe.arguments import parse_and_validate_args
-from megatron.remoe.config import gpt_config_from_args
 from megatron.remoe.data_paths import DataError
 from megatron.remoe.forward_step import forward_step
 from megatron.remoe.gpt_data import train_valid_test_datasets
+from megatron.remoe.model_config import gpt_config_from_args
 from megatron.remoe.patches import use_prebuilt_helpers
 
 

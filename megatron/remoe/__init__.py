@@ -1,11 +1,11 @@
 """ReLU routing for Megatron-Core: the method of `remoe` in Megatron's own slots.
 
-In the order in which data passes them: `arguments` (with `conflicts`, `machine`, `data_paths`),
-`config`, `layer_specs`, `moe_layer`, `router`, `token_dispatcher`, `regularization`, `step_hook`,
+In the order in which data passes them: `arguments` (with `conflicts`, `machine`, `granularity`,
+`data_paths`), `config`, `model_config`, `layer_specs`, `moe_layer`, `router`, `token_dispatcher`, `regularization`, `step_hook`,
 `metrics`. What had to be replaced in Megatron is in `cpu` (CPU only) and `patches`.
 
 An existing Megatron launch changes two calls, see the README:
 
     from megatron.remoe.arguments import parse_and_validate_args
-    from megatron.remoe.config import gpt_config_from_args
+    from megatron.remoe.model_config import gpt_config_from_args
 """

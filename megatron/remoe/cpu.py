@@ -34,7 +34,9 @@ def enable() -> bool:
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     _replace_torch_cuda()
     _replace_process_group()
-    CudaToCpuMode().__enter__()  # for the life of the process
+    mode = CudaToCpuMode()
+    mode.__enter__()  # for the life of the process
+    _keep_in_backward(mode)
     _replace_in_megatron()
     _enabled = True
     return True
@@ -60,6 +62,22 @@ class CudaToCpuMode(TorchFunctionMode):
         if func is torch.Tensor.to and len(args) > 1 and _is_cuda(args[1]):
             args = (args[0], torch.device("cpu"), *args[2:])
         return func(*args, **kwargs)
+
+
+def _keep_in_backward(mode: CudaToCpuMode) -> None:
+    """Keep `mode` on while autograd runs.
+
+    A function mode is off inside the call that it intercepts, and `backward` is such a call: layers
+    that are recomputed in it would ask for `device="cuda"` again.
+    """
+    original = torch.autograd._engine_run_backward
+
+    @functools.wraps(original)
+    def run_backward(*args, **kwargs):
+        with mode:
+            return original(*args, **kwargs)
+
+    torch.autograd._engine_run_backward = run_backward
 
 
 def _is_cuda(device: object) -> bool:

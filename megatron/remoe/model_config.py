@@ -1,0 +1,30 @@
+"""Megatron's model configuration with ReLU routing in it."""
+
+from argparse import Namespace
+
+from megatron.training.argument_utils import core_transformer_config_from_args
+from megatron.training.argument_utils import gpt_config_from_args as megatron_gpt_config_from_args
+from megatron.training.models.gpt import GPTModelConfig
+
+from megatron.remoe.config import ReMoETransformerConfig
+from megatron.remoe.layer_specs import remoe_layer_spec
+from megatron.remoe.step_hook import install_step_hook
+
+
+def gpt_config_from_args(args: Namespace) -> GPTModelConfig:
+    """Megatron's `gpt_config_from_args`, with ReLU routing where `--moe-relu-routing` asks for it.
+
+    Args:
+        args: What `megatron.remoe.arguments.parse_and_validate_args` gave.
+
+    Returns:
+        A `GPTModelConfig` whose layer spec routes by ReLU and whose post-wrap hook installs the
+        controller; Megatron's own, untouched, without the flag.
+    """
+    if not args.moe_relu_routing:
+        return megatron_gpt_config_from_args(args)
+    transformer = core_transformer_config_from_args(args, ReMoETransformerConfig)
+    config = megatron_gpt_config_from_args(args, config=transformer)
+    config.transformer_layer_spec = remoe_layer_spec
+    config.post_wrap_hooks.append(install_step_hook)
+    return config
