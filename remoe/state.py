@@ -55,9 +55,10 @@ class RoutingState(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RoutingState":
         # nn.Module._apply is what .to(), .cuda(), .half() and .bfloat16() go through. Follow the
         # device, never the dtype: restoring the dtype after a cast would not restore the value.
-        reg_coeff, reg_loss = self.reg_coeff, self.reg_loss
+        # .to_empty() goes through it too, and would leave every buffer as it finds the memory.
+        before = dict(self.named_buffers())
         super()._apply(fn, recurse)
-        if not reg_coeff.is_meta:
-            self.reg_coeff = reg_coeff.to(self.reg_coeff.device)
-            self.reg_loss = reg_loss.to(self.reg_loss.device)
+        for name, buffer in before.items():
+            if not buffer.is_meta:
+                setattr(self, name, buffer.to(getattr(self, name).device))
         return self

@@ -1,6 +1,7 @@
 """A tokenizer of a few hundred entries and the tool that uses it."""
 
 import pytest
+
 from data_tools import TEXTS, Tool, write_jsonl
 
 

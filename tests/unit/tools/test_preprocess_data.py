@@ -5,6 +5,7 @@ import lzma
 
 import numpy as np
 import pytest
+
 from data_tools import TEXTS, write_jsonl
 
 FILLED = [text for text in TEXTS if text]

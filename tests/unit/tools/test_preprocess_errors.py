@@ -8,6 +8,7 @@ import shutil
 import sys
 
 import pytest
+
 from data_tools import TEXTS, write_jsonl
 
 

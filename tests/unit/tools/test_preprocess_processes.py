@@ -9,6 +9,7 @@ import time
 
 import psutil
 import pytest
+
 from data_tools import REPOSITORY, TEXTS, write_jsonl
 
 

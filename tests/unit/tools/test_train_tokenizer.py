@@ -3,6 +3,7 @@ import sys
 
 import pytest
 import train_tokenizer
+
 from data_tools import TEXTS, write_jsonl
 
 STRANGE = "Naïve  café\n\n\t漢字 🙂 \u2028 x\x85y don 't , end . \x00\x7f"

@@ -1,0 +1,91 @@
+"""What the ranks of a world run for tests of one MoE layer and of its router."""
+
+import torch
+
+from harness import layout
+from moe_layers import RouterStack, build_layer, copy_weights, make_config, run_layer
+
+
+def moe_layers(sizes, cases):
+    """Run layers under one parallel layout.
+
+    Args:
+        sizes: For `layout`.
+        cases: Name to (options of `make_config`, reference, tokens by rank, directions by rank).
+
+    Returns:
+        Name to the results of `run_layer`, with `counts`.
+    """
+    rank, results = torch.distributed.get_rank(), {}
+    with layout(**sizes):
+        for name, (options, reference, tokens, directions) in cases.items():
+            config = make_config(**sizes, **options)
+            layer = build_layer(config).to(config.params_dtype)
+            copy_weights(reference, layer)
+            results[name] = run_layer(layer, tokens[rank], directions[rank])
+            results[name]["counts"] = layer.router.state.counts
+    return results
+
+
+def routers_of_a_group(sizes, options, weight, tokens, masks):
+    """Router gradients of the regulariser alone, for ranks that share sequences.
+
+    Args:
+        sizes: For `layout`; makes the TP x CP groups.
+        options: Of `make_config`.
+        weight: Of the router.
+        tokens: ``[T, hidden]`` by rank.
+        masks: ``[T]`` by rank, True = padding; or None.
+
+    Returns:
+        Gradient of the weight, counts and recorded loss.
+    """
+    rank = torch.distributed.get_rank()
+    with layout(**sizes):
+        router = build_layer(make_config(**options)).router
+        with torch.no_grad():
+            router.weight.copy_(weight)
+        mask = None if masks is None else masks[rank].view(-1, 1)
+        probs, _ = router(tokens[rank].unsqueeze(1), mask)
+        probs.backward(torch.zeros_like(probs))
+        return router.weight.grad, router.state.counts, router.state.reg_loss[0]
+
+
+def steps_of_the_hook(sizes, layer_numbers, active, lambdas):
+    """Several steps of the hook on router stacks that differ from rank to rank.
+
+    Args:
+        sizes: For `layout`.
+        layer_numbers: By rank, the MoE layers that it holds; may be none.
+        active: By step and rank, the micro-batches for `RouterStack`.
+        lambdas: lambda at the first step.
+
+    Returns:
+        By step: the table that the hook gathered, the pending lambda, the routers' own, and the
+        all-reduces as (number of elements, group).
+    """
+    from megatron.remoe.step_hook import ReMoEStepHook
+
+    rank, calls, results = torch.distributed.get_rank(), [], []
+    all_reduce = torch.distributed.all_reduce
+
+    def counted(tensor, *args, **kwargs):
+        calls.append((tensor.numel(), args, kwargs))
+        return all_reduce(tensor, *args, **kwargs)
+
+    with layout(**sizes):
+        config = make_config(num_layers=4, moe_relu_l1_reg_coeff_init=lambdas)
+        model = RouterStack(config, layer_numbers[rank])
+        hook = ReMoEStepHook([model], config, finalize=lambda *args: None)
+        torch.distributed.all_reduce = counted
+        try:
+            for step in active:
+                for micro_batch in step[rank]:
+                    model(micro_batch)
+                calls.clear()
+                hook([model])
+                own = [layer.router.state.reg_coeff.clone() for layer in model.layers]
+                results.append((hook.stats.table.clone(), hook._pending, own, list(calls)))
+        finally:
+            torch.distributed.all_reduce = all_reduce
+    return results

@@ -1,0 +1,146 @@
+"""Defaults that assume a GPU are set for this machine; what the user asked for is refused by name."""
+
+import copy
+
+import pytest
+
+from command_line import MODEL, REMOE, parse
+from megatron.remoe import machine
+
+ON_CPU_ONLY = {
+    "distributed_backend": "gloo",
+    "use_cpu_initialization": True,
+    "bias_swiglu_fusion": False,
+    "bias_gelu_fusion": False,
+    "bias_dropout_fusion": False,
+}
+WITHOUT_TE = {
+    "transformer_impl": "local",
+    "gradient_accumulation_fusion": False,
+    "no_persist_layer_norm": True,
+    "masked_softmax_fusion": False,
+    "apply_rope_fusion": False,
+    "moe_grouped_gemm": False,
+    "create_attention_mask_in_dataloader": False,
+}
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """Pretend to be a machine with or without CUDA and TransformerEngine."""
+
+    def pretend(cuda, te):
+        monkeypatch.setattr(machine.cpu, "is_needed", lambda: not cuda)
+        monkeypatch.setattr(machine, "has_transformer_engine", lambda: te)
+
+    return pretend
+
+
+def fit(words, model=REMOE):
+    args, given = parse([*model, *words.split()])
+    before = copy.deepcopy(vars(args))
+    machine.fit_to_machine(args, given)
+    return {name: value for name, value in vars(args).items() if value != before[name]}
+
+
+def refusal(words):
+    with pytest.raises(ValueError, match="this machine cannot do that") as error:
+        fit(words)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("model", [MODEL, REMOE], ids=["dense", "ReMoE"])
+def test_a_plain_command_runs_on_a_cpu(on, model, capsys):
+    on(cuda=False, te=False)
+    changed = fit("--moe-grouped-gemm", model)
+    assert changed == {**ON_CPU_ONLY, **WITHOUT_TE}
+    said = capsys.readouterr().out
+    assert "on the CPU, no CUDA device found; --transformer-impl local" in said
+    assert "--moe-grouped-gemm needs TransformerEngine: left out" in said
+
+
+def test_a_gpu_without_transformer_engine_keeps_what_is_torchs(on, capsys):
+    on(cuda=True, te=False)
+    changed = fit("")
+    assert changed == {name: WITHOUT_TE[name] for name in WITHOUT_TE if name != "moe_grouped_gemm"}
+    assert "on the GPU without TransformerEngine" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "--fp8-format hybrid",
+        "--context-parallel-size 2",
+        "--cuda-graph-impl local",
+        "--transformer-impl transformer_engine --distributed-backend nccl --moe-grouped-gemm",
+        "--transformer-impl local",
+    ],
+)
+def test_nothing_changes_where_cuda_and_transformer_engine_are(on, words, capsys):
+    on(cuda=True, te=True)
+    assert fit(words) == {}
+    assert capsys.readouterr().out == ""
+
+
+NEEDS_CUDA = [
+    ("--distributed-backend nccl", "--distributed-backend"),
+    ("--fp8-format hybrid", "--fp8-format"),
+    ("--fp4-format e2m1", "--fp4-format"),
+    ("--cuda-graph-impl local", "--cuda-graph-impl"),
+    ("--cuda-graph-impl transformer_engine", "--cuda-graph-impl"),
+    ("--use-megatron-fsdp", "--use-megatron-fsdp"),
+    ("--use-torch-fsdp2", "--use-torch-fsdp2"),
+    ("--optimizer-cpu-offload", "--optimizer-cpu-offload"),
+    ("--profile", "--profile"),
+    ("--record-memory-history", "--record-memory-history"),
+]
+NEEDS_TE = [
+    ("--transformer-impl transformer_engine", "--transformer-impl"),
+    ("--context-parallel-size 2", "--context-parallel-size"),
+    ("--sequence-parallel", "--sequence-parallel"),
+    ("--fp8-format hybrid", "--fp8-format"),
+    ("--moe-latent-size 32", "--moe-latent-size"),
+    ("--overlap-moe-expert-parallel-comm", "--overlap-moe-expert-parallel-comm"),
+    ("--tp-comm-overlap", "--tp-comm-overlap"),
+]
+
+
+@pytest.mark.parametrize(("words", "flag"), NEEDS_CUDA, ids=[words for words, _ in NEEDS_CUDA])
+def test_what_needs_cuda_is_refused_without_it(on, words, flag):
+    on(cuda=False, te=False)
+    assert f"\n  {flag}: needs a CUDA device, which is not here" in refusal(words)
+
+
+@pytest.mark.parametrize("cuda", [False, True], ids=["CPU", "GPU"])
+@pytest.mark.parametrize(("words", "flag"), NEEDS_TE, ids=[words for words, _ in NEEDS_TE])
+def test_what_needs_transformer_engine_is_refused_without_it(on, words, flag, cuda):
+    on(cuda=cuda, te=False)
+    assert f"\n  {flag}: needs TransformerEngine, which is not here" in refusal(words)
+
+
+def test_a_cpu_machine_with_transformer_engine_installed_is_still_without(on):
+    on(cuda=False, te=True)
+    assert "--transformer-impl: needs TransformerEngine" in refusal(
+        "--transformer-impl transformer_engine"
+    )
+
+
+def test_all_refusals_come_in_one_message(on):
+    on(cuda=False, te=False)
+    message = refusal("--profile --context-parallel-size 2 --distributed-backend nccl")
+    assert message.count("\n") == 3
+
+
+def test_what_the_user_gave_and_the_machine_can_do_is_kept(on):
+    on(cuda=False, te=False)
+    changed = fit("--transformer-impl local --distributed-backend gloo --use-cpu-initialization")
+    assert not {"transformer_impl", "distributed_backend", "use_cpu_initialization"} & set(changed)
+
+
+def test_only_rank_0_speaks(on, capsys):
+    on(cuda=False, te=False)
+    args, given = parse(REMOE)
+    args.rank = 1
+    machine.fit_to_machine(args, given)
+    assert capsys.readouterr().out == ""

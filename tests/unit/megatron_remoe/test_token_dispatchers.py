@@ -1,0 +1,91 @@
+"""Dispatchers for any number of active experts: sizes that are data, and DeepEP's slots."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from megatron.core.transformer.moe.token_dispatcher import (
+    MoEAlltoAllTokenDispatcher,
+    _DeepepManager,
+)
+
+from megatron.remoe.token_dispatcher import widen_deepep
+from moe_layers import build_layer, make_config, ragged
+
+T, E = 12, 8
+MAPS = {
+    "ragged": ragged(T, E),
+    "none active": torch.zeros(T, E, dtype=torch.bool),
+    "all active": torch.ones(T, E, dtype=torch.bool),
+    "k on average": torch.arange(E).expand(T, E) < torch.arange(T)[:, None] % 2 * 4,
+}
+
+
+@pytest.fixture
+def dispatcher(single_rank):
+    return build_layer(make_config(E, 2)).token_dispatcher
+
+
+@pytest.mark.parametrize("routing_map", MAPS.values(), ids=MAPS)
+def test_alltoall_sends_as_many_rows_as_there_are_active_pairs(dispatcher, routing_map):
+    hidden_states, probs = torch.randn(T, 1, 4), torch.rand(T, E) * routing_map
+    before = routing_map.clone()
+    rows, gates = dispatcher.dispatch_preprocess(hidden_states, routing_map, probs)
+    assert dispatcher.num_out_tokens == routing_map.sum()
+    assert rows.shape == (routing_map.sum(), 4)
+    # rows are sorted by expert, then by token
+    tokens = routing_map.T.nonzero()[:, 1]
+    assert torch.equal(rows, hidden_states[tokens, 0])
+    assert torch.equal(gates, probs.T[routing_map.T])
+    assert torch.equal(routing_map, before)
+
+
+def test_alltoall_waits_for_its_sizes_before_the_first_permutation(dispatcher):
+    """On a GPU the number of rows must have reached the host by then; Megatron waits later."""
+    dispatcher.preprocess(ragged(T, E))
+    assert dispatcher.cuda_sync_point == "before_permutation_1"
+
+
+def test_megatrons_own_counts_tokens_times_k(dispatcher):
+    """Why the class is there; if Megatron ever counts the map itself, it can go."""
+    routing_map = ragged(T, E)
+    MoEAlltoAllTokenDispatcher.preprocess(dispatcher, routing_map)
+    assert dispatcher.num_out_tokens == T * 2 != routing_map.sum()
+
+
+def deepep(num_experts, topk, tp_size=1):
+    """A dispatcher with DeepEP's manager, as far as it works without DeepEP."""
+    manager = object.__new__(_DeepepManager)
+    manager.num_experts, manager.router_topk = tp_size * num_experts, tp_size * topk
+    manager.capacity_factor = None
+    return SimpleNamespace(_comm_manager=manager)
+
+
+@pytest.mark.parametrize("routing_map", MAPS.values(), ids=MAPS)
+def test_deepep_carries_every_active_pair_and_no_other(routing_map):
+    dispatcher = deepep(E, topk=1)
+    widen_deepep(dispatcher, E, tp_size=1)
+    probs = (torch.rand(T, E) + 0.1) * routing_map
+    manager = dispatcher._comm_manager
+    manager.setup_metadata(routing_map, probs)
+    carried = torch.zeros(T, E)
+    for token, (experts, gates) in enumerate(
+        zip(manager.token_indices, manager.token_probs, strict=True)
+    ):
+        kept = experts >= 0
+        carried[token, experts[kept]] = gates[kept]
+        assert kept.sum() == routing_map[token].sum()
+    assert torch.equal(carried, probs)
+
+
+@pytest.mark.parametrize(("num_experts", "tp_size"), [(32, 1), (16, 2), (8, 4), (1, 1)])
+def test_deepep_has_slots_for_all_experts_of_a_token(num_experts, tp_size):
+    dispatcher = deepep(num_experts, 1, tp_size)
+    widen_deepep(dispatcher, num_experts, tp_size)
+    assert dispatcher._comm_manager.router_topk == num_experts * tp_size
+
+
+@pytest.mark.parametrize(("num_experts", "tp_size"), [(33, 1), (64, 1), (16, 4)])
+def test_more_slots_than_deepeps_kernels_take_are_refused(num_experts, tp_size):
+    with pytest.raises(ValueError, match=f"at most 32 .* may use {num_experts * tp_size}"):
+        widen_deepep(deepep(num_experts, 1, tp_size), num_experts, tp_size)

@@ -1,0 +1,117 @@
+"""lambda and the counters survive casts, copies, checkpoints and devices."""
+
+import copy
+
+import pytest
+import torch
+
+from remoe import RoutingState
+
+LAMBDA = 1.2345678e-8  # no bf16 or fp16 number
+
+
+@pytest.fixture
+def state():
+    state = RoutingState(4, LAMBDA)
+    state.record(torch.tensor([2**24 + 1, 0, 3, 1, 7, 2]), torch.tensor(0.1))
+    return state
+
+
+CASTS = {
+    "bfloat16": lambda m: m.bfloat16(),
+    "half": lambda m: m.half(),
+    "double": lambda m: m.double(),
+    "to dtype": lambda m: m.to(torch.bfloat16),
+    "to device and dtype": lambda m: m.to("cpu", torch.float16),
+    "there and back": lambda m: m.half().float(),
+    "as a sub-module": lambda m: torch.nn.Sequential(m).bfloat16()[0],
+}
+
+
+@pytest.mark.parametrize("cast", CASTS.values(), ids=CASTS)
+def test_no_cast_changes_dtype_or_value(state, cast):
+    before = {name: buffer.clone() for name, buffer in state.named_buffers()}
+    after = dict(cast(state).named_buffers())
+    assert after["reg_coeff"].dtype == torch.float32
+    assert after["counts"].dtype == torch.int64
+    assert after["reg_loss"].dtype == torch.float64
+    for name, buffer in before.items():
+        assert torch.equal(after[name], buffer), name
+
+
+def test_only_lambda_is_saved(state):
+    assert list(state.state_dict()) == ["reg_coeff"]
+    assert state.state_dict()["reg_coeff"].shape == ()
+
+
+@pytest.mark.parametrize("cast", ["bfloat16", "half", "float"])
+def test_lambda_is_saved_and_loaded_to_the_bit(state, cast):
+    saved = copy.deepcopy(getattr(state, cast)().state_dict())
+    other = getattr(RoutingState(4, 1.0), cast)()
+    other.load_state_dict(saved)
+    assert other.reg_coeff.dtype == torch.float32
+    assert torch.equal(other.reg_coeff, torch.tensor(LAMBDA))
+    assert other.counts.sum() == 0, "counters of an unfinished step are not restored"
+
+
+def test_a_missing_lambda_is_an_error(state):
+    with pytest.raises(RuntimeError, match="reg_coeff"):
+        state.load_state_dict({})
+
+
+def test_a_deep_copy_is_independent(state):
+    twin = copy.deepcopy(state)
+    twin.reg_coeff.mul_(2)
+    twin.reset()
+    assert torch.equal(state.reg_coeff, torch.tensor(LAMBDA))
+    assert state.counts.sum() > 0 and twin.counts.sum() == 0
+    assert state is not twin and twin.half().reg_coeff.dtype == torch.float32
+
+
+def test_reset_forgets_the_counters_and_keeps_lambda(state):
+    state.reset()
+    assert state.counts.tolist() == [0] * 6 and state.reg_loss.tolist() == [0.0, 0.0]
+    assert torch.equal(state.reg_coeff, torch.tensor(LAMBDA))
+
+
+def test_counters_add_up_beyond_fp32(state):
+    state.record(torch.tensor([1, 0, 0, 0, 0, 0]), torch.tensor(0.1))
+    assert state.counts[0].item() == 2**24 + 2
+
+
+def test_recording_keeps_no_graph_and_reads_nothing(state, host_reads):
+    loss = torch.tensor(1.0, requires_grad=True) * 2
+    counts = torch.ones(6, dtype=torch.int64)
+    with host_reads:
+        state.record(counts, loss)
+        state.reset()
+    assert host_reads.names == []
+    assert not state.reg_loss.requires_grad
+
+
+def test_buffers_take_no_part_in_training(state):
+    assert list(state.parameters()) == []
+    assert not any(buffer.requires_grad for buffer in state.buffers())
+
+
+def test_a_model_built_on_the_meta_device_has_a_real_lambda():
+    with torch.device("meta"):
+        model = torch.nn.Sequential(torch.nn.Linear(2, 2), RoutingState(4, LAMBDA, device="cpu"))
+    assert model[0].weight.is_meta
+    assert torch.equal(model[1].reg_coeff, torch.tensor(LAMBDA))
+
+
+def test_emptying_the_model_around_it_keeps_lambda_and_counters(state):
+    """`Module.to_empty` gives each tensor new memory; real buffers must keep their values."""
+    with torch.device("meta"):
+        model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Identity())
+    model[1] = state
+    before = {name: buffer.clone() for name, buffer in state.named_buffers()}
+    model._apply(lambda t: torch.full_like(t, 7, device="cpu"))  # to_empty with a fixed content
+    for name, buffer in before.items():
+        assert torch.equal(getattr(state, name), buffer), name
+
+
+def test_it_can_live_on_the_meta_device():
+    state = RoutingState(4, LAMBDA, device="meta")
+    assert state.half().reg_coeff.is_meta
