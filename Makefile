@@ -1,5 +1,6 @@
 # make quickstart   raw text -> trained, evaluated and plotted ReMoE (GPU if there is one, else CPU)
 # make test         all tests that need no GPU
+# make test-gpu     the tests that need a CUDA device
 # make check        lint, docstrings, types, the boundary test, then make test
 # make format       rewrite the sources as `make check` wants them
 
