@@ -49,8 +49,8 @@ def main() -> None:
 
 
 def refuse(error: ValueError) -> NoReturn:
-    """Say once what is wrong, without a traceback."""
-    if os.environ.get("RANK", "0") == "0":
+    """Say once a node what is wrong, without a traceback."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"pretrain_gpt.py: {error}", file=sys.stderr, flush=True)
     sys.exit(2)
 

@@ -24,6 +24,11 @@ elif [ -n "${1:-}" ]; then
 fi
 mkdir -p "$RUN"
 START=$SECONDS
+failed() { # LOG
+    grep -A8 -E '^(\[rank0\]: )?[A-Za-z.]*Error|pretrain_gpt.py: ' "$1" | head -20 >&2
+    echo "quickstart.sh: failed; the whole log is in $1" >&2
+    exit 1
+}
 say() { printf '\n== %s (%d s)\n' "$1" $((SECONDS - START)); }
 
 say "1/5 text: distinct domains from packages"
@@ -75,6 +80,7 @@ TRAINING_ARGS=(
     --micro-batch-size 16 --global-batch-size 16 --train-iters "$STEPS" --seed 1234
     --lr 1e-3 --min-lr 1e-4 --lr-decay-style cosine --lr-warmup-fraction 0.05
     --weight-decay 0.1 --adam-beta2 0.95 --clip-grad 1.0
+    --override-opt-param-scheduler # so that a second call may ask for more STEPS
 )
 LOGGING_ARGS=(
     --log-interval 20 --eval-interval 100 --eval-iters 4 --tensorboard-dir "$RUN/tensorboard"
@@ -86,17 +92,18 @@ COMMON=(torchrun --standalone --nproc-per-node 1 pretrain_gpt.py "${MODEL_ARGS[@
 say "4/5 training, $STEPS steps; the whole log is in $RUN/train.log"
 "${COMMON[@]}" --valid-data-path "${VALID[@]}" 2>&1 |
     tee "$RUN/train.log" | grep --line-buffered -E '> ReMoE| iteration +[0-9]+/|validation loss|(Error|pretrain_gpt.py): ' |
-    sed -uE 's/^ *\[[^]]*\] *//; s/ consumed samples: *[0-9]+ \|//; s/ \| loss scale.*//'
+    sed -uE 's/^ *\[[^]]*\] *//; s/ consumed samples: *[0-9]+ \|//; s/ \| loss scale.*//' ||
+    failed "$RUN/train.log"
 
 say "5/5 validation loss by domain"
 "${COMMON[@]}" --valid-data-path "${VALID[@]}" \
     --skip-train --full-validation --multiple-validation-sets --validation-set-names "${DOMAINS[@]}" \
-    >"$RUN/evaluate.log" 2>&1 || { tail -5 "$RUN/evaluate.log" >&2; exit 1; }
+    >"$RUN/evaluate.log" 2>&1 || failed "$RUN/evaluate.log"
 python tools/plot_run.py "$RUN" --evaluation-log "$RUN/evaluate.log" --title "ReMoE quickstart: 8 experts, 1 active on average"
 cat <<END
 
 done in $((SECONDS - START)) s
 checkpoint  $RUN/checkpoint
 curves      tensorboard --logdir $RUN/tensorboard
-next        other settings: edit or copy examples/quickstart.sh; the paper's runs: scripts/README.md
+next        other settings: edit or copy examples/quickstart.sh; the paper's runs: scripts/train_llama_182m_remoe.sh --help
 END

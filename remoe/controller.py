@@ -5,7 +5,7 @@ from torch import Tensor
 
 # lambda stays a normal fp32 number that one more step can still move: fp32 denormals below 1e-38
 # are stuck (2.8e-45 * 1.2 rounds back to itself), and above 1e38 the next step is inf. The margin
-# leaves room for lambda * f_e / T. The paper starts at 1e-16 to 1; runs settle near 1e-5.
+# leaves room for lambda * f_e / T. The paper starts at 1e-16 to 1.
 REG_COEFF_MIN = 1e-30
 REG_COEFF_MAX = 1e10
 

@@ -41,10 +41,18 @@ class RoutingState(nn.Module):
         self.register_buffer("reg_loss", reg_loss, persistent=False)
 
     @torch.no_grad()
-    def record(self, counts: Tensor, reg_loss: Tensor) -> None:
-        """Add one micro-batch: its `routing_counts` ``[num_experts + 2]`` and L1 loss, scalar."""
+    def record(self, counts: Tensor, reg_loss: Tensor, share: float = 1.0) -> None:
+        """Add one micro-batch, or this rank's share of one.
+
+        Args:
+            counts: Its `routing_counts` ``[num_experts + 2]``.
+            reg_loss: Its L1 loss, scalar; of a share, the part that adds up to the whole.
+            share: What it counts as: ``1 / n`` where ``n`` ranks hold the micro-batch together.
+        """
         self.counts += counts
-        self.reg_loss += torch.stack([reg_loss.double(), torch.ones_like(reg_loss).double()])
+        self.reg_loss += torch.stack(
+            [reg_loss.double(), torch.full_like(reg_loss, share, dtype=torch.float64)]
+        )
 
     @torch.no_grad()
     def reset(self) -> None:

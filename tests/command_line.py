@@ -7,7 +7,7 @@ import warnings
 MODEL = (
     "--num-layers 2 --hidden-size 64 --num-attention-heads 4 --seq-length 64 "
     "--max-position-embeddings 64 --micro-batch-size 2 --global-batch-size 4 --train-iters 10 "
-    "--lr 1e-3 --mock-data --tokenizer-type NullTokenizer --vocab-size 512"
+    "--lr 1e-3 --eval-interval 10 --mock-data --tokenizer-type NullTokenizer --vocab-size 512"
 ).split()
 MOE = ["--num-experts", "8", "--moe-router-topk", "2"]
 REMOE = [*MODEL, *MOE, "--moe-relu-routing"]

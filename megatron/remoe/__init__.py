@@ -1,8 +1,9 @@
 """ReLU routing for Megatron-Core: the method of `remoe` in Megatron's own slots.
 
 In the order in which data passes them: `arguments` (with `conflicts`, `machine`, `granularity`,
-`data_paths`), `config`, `model_config`, `layer_specs`, `moe_layer`, `router`, `token_dispatcher`, `regularization`, `step_hook`,
-`metrics`. What had to be replaced in Megatron is in `cpu` (CPU only) and `patches`.
+`data_paths`), `config`, `model_config`, `layer_specs`, `moe_layer`, `router`, `token_dispatcher`,
+`regularization`, `step_hook`, `metrics`; beside them `gpt_data` and `forward_step`, what a training
+script brings. What had to be replaced in Megatron is in `cpu` (CPU only) and `patches`.
 
 An existing Megatron launch changes two calls, see the README:
 

@@ -12,6 +12,7 @@ from megatron.remoe.conflicts import check_conflicts
 from megatron.remoe.data_paths import check_data_paths
 from megatron.remoe.granularity import apply_granularity
 from megatron.remoe.machine import fit_to_machine
+from megatron.remoe.script_options import check_script_options
 
 
 def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
@@ -77,6 +78,7 @@ def parse_and_validate_args(
 
     args = megatron_arguments.parse_args(add_args)
     given = given_flags(sys.argv[1:] if argv is None else argv)
+    check_script_options(args)
     check_conflicts(args, given)
     check_data_paths(args)
     fit_to_machine(args, given)

@@ -181,6 +181,7 @@ REFUSED = (
     Conflict(
         "--hybrid-layer-pattern", _set("hybrid_layer_pattern", "hybrid_override_pattern"), UNTESTED
     ),
+    Conflict("--experimental-attention-variant", _set("experimental_attention_variant"), UNTESTED),
     Conflict("--multi-latent-attention", _set("multi_latent_attention"), UNTESTED),
     Conflict(
         "--heterogeneous-layers-config-path",

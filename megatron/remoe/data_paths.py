@@ -1,5 +1,6 @@
 """Looks whether the files that a run names are there, before Megatron starts anything."""
 
+import os
 from argparse import Namespace
 from pathlib import Path
 
@@ -21,8 +22,11 @@ def check_data_paths(args: Namespace) -> None:
     for name in ("data_path", "train_data_path", "valid_data_path", "test_data_path"):
         for prefix in _prefixes(getattr(args, name, None)):
             errors += _missing_data(f"--{name.replace('_', '-')}", prefix)
-    if args.tokenizer_type == "HuggingFaceTokenizer" and args.tokenizer_model:
+    # pretrain_gpt.py's default type is HuggingFaceTokenizer
+    if args.tokenizer_type in (None, "HuggingFaceTokenizer") and args.tokenizer_model:
         errors += _missing_tokenizer(args.tokenizer_model)
+    for name in ("save", "tensorboard_dir", "data_cache_path"):
+        errors += _unwritable(f"--{name.replace('_', '-')}", getattr(args, name))
     if args.exit_on_missing_checkpoint and args.load and not Path(args.load).is_dir():
         errors.append(f"--load {args.load}: no such folder")
     if errors:
@@ -42,9 +46,22 @@ def _is_number(word: str) -> bool:
     return True
 
 
+def _unwritable(flag: str, folder: str | None) -> list[str]:
+    """An error unless the folder, or the nearest one above it that is there, can be written to."""
+    if folder is None or "://" in folder:
+        return []
+    nearest = next(
+        p for p in (Path(folder).absolute(), *Path(folder).absolute().parents) if p.exists()
+    )
+    if nearest.is_dir() and os.access(nearest, os.W_OK):
+        return []
+    return [f"{flag} {folder}: cannot write to {nearest}; give another folder"]
+
+
 def _missing_tokenizer(path: str) -> list[str]:
     # owner/name of a model hub: Transformers looks itself
     on_hub = path.count("/") == 1 and not path.startswith((".", "/", "~"))
+    on_hub = on_hub and not Path(path).parent.is_dir()
     if on_hub or Path(path, "tokenizer.json").is_file() or Path(path).is_file():
         return []
     return [

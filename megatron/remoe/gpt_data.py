@@ -1,5 +1,8 @@
 """Datasets and batches of GPT pretraining, from Megatron's own parts."""
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from megatron.core import mpu
 from megatron.core.datasets.blended_megatron_dataset_builder import BlendedMegatronDatasetBuilder
@@ -15,7 +18,27 @@ BATCH_KEYS = ("tokens", "labels", "loss_mask", "attention_mask", "position_ids")
 
 
 class NonEmptyGPTDataset(GPTDataset):
-    """`GPTDataset` that refuses to be empty: Megatron's would count epochs of no tokens for ever."""
+    """`GPTDataset` that refuses empty data, on which Megatron counts epochs for ever, and damaged."""
+
+    @staticmethod
+    def build_low_level_dataset(dataset_path, config):
+        """Open indexed data; see `GPTDataset`.
+
+        Raises:
+            DataError: If the index cannot be read, or tells of more tokens than there are.
+        """
+        mend = "write it again with tools/preprocess_data.py"
+        try:
+            dataset = GPTDataset.build_low_level_dataset(dataset_path, config)
+        except (AssertionError, ValueError) as error:
+            raise DataError(f"{dataset_path}.idx, .bin: damaged ({error}); {mend}") from error
+        index = dataset.index
+        if "://" not in dataset_path and len(dataset):
+            itemsize = np.dtype(index.dtype).itemsize
+            size = int(index.sequence_pointers[-1]) + int(index.sequence_lengths[-1]) * itemsize
+            if Path(f"{dataset_path}.bin").stat().st_size < size:
+                raise DataError(f"{dataset_path}.bin: cut off, {size} bytes expected; {mend}")
+        return dataset
 
     def __init__(
         self, indexed_dataset, dataset_path, indexed_indices, num_samples, index_split, config
@@ -82,6 +105,9 @@ def dataset_config(args) -> GPTDatasetConfig:
         eod_mask_loss=args.eod_mask_loss,
         create_attention_mask=args.create_attention_mask_in_dataloader,
         context_parallel_size=args.context_parallel_size,
+        object_storage_cache_path=args.object_storage_cache_path,
+        mid_level_dataset_surplus=args.mid_level_dataset_surplus,
+        allow_ambiguous_pad_tokens=args.allow_ambiguous_pad_tokens,
     )
 
 

@@ -34,8 +34,6 @@ WITHOUT_TE = (
     Setting("apply_rope_fusion", False),
     # Megatron's local spec has no grouped GEMM: its experts run one after another.
     Setting("moe_grouped_gemm", False),
-    # The mask would be [b, 1, s, s]; local attention builds a causal one itself.
-    Setting("create_attention_mask_in_dataloader", False),
 )
 
 ON_CPU = (
@@ -52,6 +50,9 @@ NEEDS_TE = (
     ("context_parallel_size", "--context-parallel-size", lambda v: v > 1),
     ("sequence_parallel", "--sequence-parallel", bool),
     ("fp8", "--fp8-format", bool),
+    ("fp4", "--fp4-format", bool),
+    ("use_precision_aware_optimizer", "--use-precision-aware-optimizer", bool),
+    ("experimental_attention_variant", "--experimental-attention-variant", bool),
     ("moe_latent_size", "--moe-latent-size", bool),
     ("overlap_moe_expert_parallel_comm", "--overlap-moe-expert-parallel-comm", bool),
     ("tp_comm_overlap", "--tp-comm-overlap", bool),
@@ -61,6 +62,10 @@ NEEDS_CUDA = (
     ("fp8", "--fp8-format", bool),
     ("fp4", "--fp4-format", bool),
     ("cuda_graph_impl", "--cuda-graph-impl", lambda v: v != "none"),
+    ("enable_cuda_graph", "--enable-cuda-graph", bool),
+    ("external_cuda_graph", "--external-cuda-graph", bool),
+    ("enable_cuda_graph", "--enable-cuda-graph", bool),
+    ("moe_token_dispatcher_type", "--moe-token-dispatcher-type flex", lambda v: v == "flex"),
     ("use_megatron_fsdp", "--use-megatron-fsdp", bool),
     ("use_torch_fsdp2", "--use-torch-fsdp2", bool),
     ("optimizer_cpu_offload", "--optimizer-cpu-offload", bool),
@@ -90,6 +95,13 @@ def fit_to_machine(args: Namespace, given: frozenset[str]) -> None:
         errors += _apply(args, given, ON_CPU, NEEDS_CUDA, "a CUDA device")
     if without_te:
         errors += _apply(args, given, WITHOUT_TE, NEEDS_TE, "TransformerEngine")
+        if args.num_experts and args.tensor_model_parallel_size > 1:
+            errors.append(
+                "--tensor-model-parallel-size: with experts needs --sequence-parallel, and that needs "
+                "TransformerEngine, which is not here: leave it out"
+            )
+        # The mask is [b, 1, s, s]; local attention builds a causal one itself.
+        args.create_attention_mask_in_dataloader = args.reset_attention_mask
     if errors:
         raise ValueError("this machine cannot do that:\n  " + "\n  ".join(dict.fromkeys(errors)))
     if args.rank == 0 and without_te:

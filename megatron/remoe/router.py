@@ -49,7 +49,8 @@ class ReLURouter(TopKRouter):
         logits = self.apply_z_loss(logits, padding_mask=padding_mask)
         probs, routing_map = relu_routing(logits)
         # Recompute runs the first forward without and the second with gradients: once is counted.
-        if self.training and torch.is_grad_enabled():
+        # A frozen router is not penalised: the loss could only push the layers below it.
+        if self.training and torch.is_grad_enabled() and self.weight.requires_grad:
             probs = self._attach_l1_loss(probs, routing_map, padding_mask)
         return probs, routing_map
 
@@ -61,7 +62,7 @@ class ReLURouter(TopKRouter):
         reg_loss, num_tokens = layer_l1_loss(
             probs, counts[:-1], self.topk, self.load_balancing, self.tp_cp_group, padding_mask
         )
-        self.state.record(counts, reg_loss.detach())
+        self.state.record(counts, reg_loss.detach(), share=1 / self.tp_cp_group.size())
         loss = self.state.reg_coeff * reg_loss
         if self.calculate_per_token_loss:
             # Megatron divides these gradients by the tokens of the global batch.

@@ -6,6 +6,7 @@ import torch
 from megatron.core.distributed.finalize_model_grads import finalize_model_grads
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.moe.moe_logging import set_moe_metrics_tracker
+from megatron.core.transformer.moe.router import TopKRouter
 from megatron.core.utils import get_model_config
 from megatron.training import get_args
 from torch import Tensor
@@ -23,6 +24,11 @@ def install_step_hook(model: list[MegatronModule]) -> list[MegatronModule]:
         model: The pipeline stages of this rank, wrapped. Returned unchanged.
     """
     config, args = get_model_config(model[0]), get_args()
+    for module in (m for stage in model for m in stage.modules()):
+        if isinstance(module, TopKRouter) and not isinstance(module, ReLURouter):
+            raise ValueError(
+                f"layer {module.layer_number} has a TopK router: its spec is unknown here"
+            )
     hook = ReMoEStepHook(model, config)
     config.finalize_model_grads_func = hook
     set_moe_metrics_tracker(

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from commands import RELU_MOE, pretrain
 
 pytestmark = [

@@ -1,5 +1,7 @@
 """`pretrain_gpt.py` trains every kind of model, and says what is wrong in one message."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -66,12 +68,15 @@ def test_relu_routed_model_trains_on_two_ranks(flags):
             ["--data-path", "no/such_text_document"],
             ["no/such_text_document.idx", "tools/preprocess_data.py"],
         ),
+        (["--save", "no/folder"], ["--save: needs --save-interval"]),
+        (["--tensorboard-dir", "README.md/x"], ["--tensorboard-dir README.md/x: cannot write to "]),
+        (["--sft"], ["--sft: pretrain_gpt.py here does not carry it out"]),
         (
             [*RELU_MOE, "--moe-granularity", "3"],
             ["--moe-granularity 3: does not divide the expert width 128"],
         ),
     ],
-    ids=["two-conflicts", "gpu-only", "no-data", "granularity"],
+    ids=["conflicts", "gpu-only", "no-data", "save", "unwritable", "not-here", "granularity"],
 )
 def test_bad_input_ends_in_one_message_without_traceback(flags, expected):
     done = pretrain(*flags, "--train-iters", "1")
@@ -81,14 +86,33 @@ def test_bad_input_ends_in_one_message_without_traceback(flags, expected):
     assert "Traceback" not in done.stderr
 
 
-def test_a_split_that_leaves_a_part_without_documents_is_refused_not_endless(tmp_path):
+def make_data(folder):
+    """Ten documents of a hundred tokens; returns their prefix."""
     from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
 
-    prefix = str(tmp_path / "ten_text_document")
+    prefix = str(folder / "ten_text_document")
     builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=DType.optimal_dtype(512))
     for _ in range(10):
         builder.add_document(np.arange(100), [100])
     builder.finalize(f"{prefix}.idx")
+    return prefix
+
+
+@pytest.mark.parametrize("ending", [".idx", ".bin"])
+def test_damaged_data_is_named(tmp_path, ending):
+    prefix = make_data(tmp_path)
+    file = Path(prefix + ending)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    data = ["--data-path", prefix, "--tokenizer-type", "NullTokenizer", "--vocab-size", "512"]
+    done = pretrain(*data, "--split", "50,50,0", "--train-iters", "1")
+    assert done.returncode == 2
+    assert f"{prefix}{ending}" in done.stderr
+    assert "write it again with tools/preprocess_data.py" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_split_that_leaves_a_part_without_documents_is_refused_not_endless(tmp_path):
+    prefix = make_data(tmp_path)
     data = ["--data-path", prefix, "--tokenizer-type", "NullTokenizer", "--vocab-size", "512"]
     done = pretrain(*data, "--split", "969,30,1", "--train-iters", "1")
     assert done.returncode == 2

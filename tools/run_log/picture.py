@@ -16,16 +16,19 @@ from run_log.stages import find_stages
 # Okabe-Ito: told apart by colour-blind readers.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
 STAGE_NAMES = ("I", "II", "III")
+PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def draw_run(run: RunLog, output: Path, title: str) -> None:
-    """Draw a run to a PNG: loss alone, or with routing four panels.
+    """Draw a run to a PNG, PDF or SVG: loss alone, or with routing four panels.
 
     Raises:
-        RunLogError: If the run logged no loss.
+        RunLogError: If the run logged no loss, or the ending of `output` names no picture format.
     """
     if "lm loss" not in run.curves:
         raise RunLogError("the run logged no 'lm loss'")
+    if output.suffix.lower() not in PICTURE_SUFFIXES:
+        raise RunLogError(f"--output {output}: end it in {', '.join(PICTURE_SUFFIXES)}")
     routed = "moe_relu_sparsity" in run.curves
     rows, columns = (2, 2) if routed else (1, 1)
     figure, axes = plt.subplots(

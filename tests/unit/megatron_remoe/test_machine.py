@@ -89,6 +89,8 @@ NEEDS_CUDA = [
     ("--fp4-format e2m1", "--fp4-format"),
     ("--cuda-graph-impl local", "--cuda-graph-impl"),
     ("--cuda-graph-impl transformer_engine", "--cuda-graph-impl"),
+    ("--enable-cuda-graph", "--enable-cuda-graph"),
+    ("--external-cuda-graph", "--external-cuda-graph"),
     ("--use-megatron-fsdp", "--use-megatron-fsdp"),
     ("--use-torch-fsdp2", "--use-torch-fsdp2"),
     ("--optimizer-cpu-offload", "--optimizer-cpu-offload"),

@@ -1,0 +1,62 @@
+"""Options of Megatron that the training script must carry out, and that ours does not."""
+
+from argparse import Namespace
+
+# name of the argument, flag. Megatron's own pretrain_gpt.py reads them; ours would ignore them.
+NOT_HERE = (
+    ("sft", "--sft"),
+    ("fim_data", "--fim-data"),
+    ("dataloader_inter_document_masking", "--dataloader-inter-document-masking"),
+    ("hybrid_context_parallel", "--hybrid-context-parallel"),
+    ("per_dataset_sequences_path", "--per-dataset-sequences-path"),
+    ("dataloader_fast_cache_load", "--dataloader-fast-cache-load"),
+    ("freeze_all_layers", "--freeze-all-layers"),
+    ("check_for_spiky_loss", "--check-for-spiky-loss"),
+    ("yaml_cfg", "--yaml-cfg"),
+)
+
+# name, flag; Megatron ends in a bare assertion or a TypeError without them.
+REQUIRED = (
+    ("num_layers", "--num-layers"),
+    ("hidden_size", "--hidden-size"),
+    ("num_attention_heads", "--num-attention-heads"),
+    ("seq_length", "--seq-length"),
+    ("max_position_embeddings", "--max-position-embeddings"),
+    ("micro_batch_size", "--micro-batch-size"),
+    ("lr", "--lr"),
+    ("eval_interval", "--eval-interval"),
+)
+
+
+def check_script_options(args: Namespace) -> None:
+    """Refuse what would be ignored, and name what is missing.
+
+    Args:
+        args: Parsed, not yet validated by Megatron.
+
+    Raises:
+        ValueError: Naming every flag.
+    """
+    errors = [
+        f"{flag}: pretrain_gpt.py here does not carry it out: leave it out"
+        for name, flag in NOT_HERE
+        if getattr(args, name, None)
+    ]
+    if not args.use_checkpoint_args and not args.skip_train:
+        errors += [f"{flag}: give it" for name, flag in REQUIRED if getattr(args, name) is None]
+        if not (args.train_iters or args.train_samples):
+            errors.append("--train-iters (or --train-samples): give a number above 0")
+    if args.use_checkpoint_args and not (args.load or args.pretrained_checkpoint):
+        errors.append("--use-checkpoint-args: needs --load or --pretrained-checkpoint")
+    if args.save and not args.save_interval:
+        errors.append("--save: needs --save-interval")
+    if not (args.mock_data or _names_data(args)):
+        errors.append("--data-path: give the prefix of indexed data, or --mock-data")
+    if errors:
+        raise ValueError("\n  ".join(["these options cannot be trained with:", *errors]))
+
+
+def _names_data(args: Namespace) -> bool:
+    names = ("data_path", "train_data_path", "valid_data_path", "test_data_path")
+    names += ("data_args_path", "per_split_data_args_path")
+    return any(getattr(args, name) for name in names)
