@@ -74,12 +74,3 @@ def single_rank(tmp_path_factory):
     with layout():
         yield
     torch.distributed.destroy_process_group()
-
-
-@pytest.fixture(scope="session")
-def world():
-    """Four ranks that stay alive for the session; Megatron is imported once in each."""
-    from harness import World
-
-    with World(4) as ranks:
-        yield ranks

@@ -38,7 +38,7 @@ def routers_of_a_group(sizes, options, weight, tokens, masks):
         masks: ``[T]`` by rank, True = padding; or None.
 
     Returns:
-        Gradient of the weight, counts and recorded loss.
+        Gradient of the weight, counts, recorded loss and what it counts as.
     """
     rank = torch.distributed.get_rank()
     with layout(**sizes):
@@ -48,7 +48,7 @@ def routers_of_a_group(sizes, options, weight, tokens, masks):
         mask = None if masks is None else masks[rank].view(-1, 1)
         probs, _ = router(tokens[rank].unsqueeze(1), mask)
         probs.backward(torch.zeros_like(probs))
-        return router.weight.grad, router.state.counts, router.state.reg_loss[0]
+        return router.weight.grad, router.state.counts, *router.state.reg_loss
 
 
 def steps_of_the_hook(sizes, layer_numbers, active, lambdas):

@@ -76,8 +76,12 @@ def parse_and_validate_args(
         parser = add_remoe_args(parser)
         return extra_args_provider(parser) if extra_args_provider else parser
 
-    args = megatron_arguments.parse_args(add_args)
     given = given_flags(sys.argv[1:] if argv is None else argv)
+    if "--yaml-cfg" in given:
+        raise ValueError(
+            "--yaml-cfg: the file would replace all arguments, ReMoE's too: give flags"
+        )
+    args = megatron_arguments.parse_args(add_args)
     check_script_options(args)
     check_conflicts(args, given)
     check_data_paths(args)

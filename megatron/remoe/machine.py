@@ -64,7 +64,6 @@ NEEDS_CUDA = (
     ("cuda_graph_impl", "--cuda-graph-impl", lambda v: v != "none"),
     ("enable_cuda_graph", "--enable-cuda-graph", bool),
     ("external_cuda_graph", "--external-cuda-graph", bool),
-    ("enable_cuda_graph", "--enable-cuda-graph", bool),
     ("moe_token_dispatcher_type", "--moe-token-dispatcher-type flex", lambda v: v == "flex"),
     ("use_megatron_fsdp", "--use-megatron-fsdp", bool),
     ("use_torch_fsdp2", "--use-torch-fsdp2", bool),

@@ -12,7 +12,6 @@ NOT_HERE = (
     ("dataloader_fast_cache_load", "--dataloader-fast-cache-load"),
     ("freeze_all_layers", "--freeze-all-layers"),
     ("check_for_spiky_loss", "--check-for-spiky-loss"),
-    ("yaml_cfg", "--yaml-cfg"),
 )
 
 # name, flag; Megatron ends in a bare assertion or a TypeError without them.

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from megatron.core.transformer.moe.moe_logging import get_moe_metrics_tracker
+from megatron.core.transformer.moe.router import TopKRouter
 from megatron.training import training
 
 from command_line import REMOE, parse
 from megatron.remoe.metrics import ReMoEMetricsTracker
-from megatron.remoe.step_hook import ReMoEStepHook
+from megatron.remoe.step_hook import ReMoEStepHook, install_step_hook
 from ranks_gpt import build_gpt, megatron_globals, routers_of
 
 
@@ -33,6 +34,16 @@ def test_lambda_and_counters_keep_their_dtypes_in_the_wrapped_model(built):
             "counts": torch.int64,
             "reg_loss": torch.float64,
         }
+
+
+def test_a_topk_router_among_them_is_refused(single_rank):
+    """A layer that some other spec built would take part in nothing and be noticed by nobody."""
+    with megatron_globals():
+        _, stages = build_gpt({}, {})
+        router = routers_of(stages)[1]
+        router.__class__ = TopKRouter
+        with pytest.raises(ValueError, match="layer 2 has a TopK router"):
+            install_step_hook(stages)
 
 
 def test_the_log_reports_what_the_controller_counted(built):

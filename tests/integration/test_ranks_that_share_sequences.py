@@ -61,3 +61,4 @@ def test_gradients_of_the_group_are_those_of_one_process(
         assert [results[r][1][E].item() for r in group] == [len(part) for part in rows]
         part_losses = sum(results[r][2] for r in group).float()
         torch.testing.assert_close(part_losses, loss.detach(), rtol=1e-5, atol=1e-7)
+        assert sum(results[r][3] for r in group) == 1, "the parts count as one loss in the log"

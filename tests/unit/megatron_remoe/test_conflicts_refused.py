@@ -83,6 +83,7 @@ ROWS = [
     ("--perform-rl-step", "--perform-rl-step"),
     ("--hybrid-layer-pattern M*M*", "--hybrid-layer-pattern"),
     ("--hybrid-override-pattern M*M*", "--hybrid-layer-pattern"),
+    ("--experimental-attention-variant dsa", "--experimental-attention-variant"),
     ("--multi-latent-attention", "--multi-latent-attention"),
     ("--heterogeneous-layers-config-path config.json", "--heterogeneous-layers-config-path"),
     ("--heterogeneous-layers-config-encoded-json {}", "--heterogeneous-layers-config-path"),

@@ -84,12 +84,19 @@ def test_a_tokenizer_folder_or_file_is_accepted(tmp_path):
     check(*HF, tmp_path / "tokenizer.json")
 
 
-@pytest.mark.parametrize("name", ["./nothing", "/nothing", "a/b/c", "nothing"])
+@pytest.mark.parametrize("name", ["./nothing", "/nothing", "a/b/c", "nothing", "folder/nothing"])
 def test_a_missing_tokenizer_is_named(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
     message = complaint(*HF, name)
     assert f"--tokenizer-model {name}: no tokenizer.json there" in message
     assert "tools/train_tokenizer.py" in message
+
+
+def test_the_type_that_pretrain_gpt_takes_by_default_is_checked(tmp_path):
+    words = [word for word in WITHOUT_DATA if word not in ("--tokenizer-type", "NullTokenizer")]
+    with pytest.raises(ValueError, match=r"no tokenizer\.json there"):
+        check("--tokenizer-model", tmp_path, model=words)
 
 
 def test_an_empty_tokenizer_folder_is_named(tmp_path):
@@ -109,6 +116,15 @@ def test_a_checkpoint_that_must_exist_is_looked_for(tmp_path):
     check("--load", tmp_path, "--exit-on-missing-checkpoint")
     message = complaint("--load", tmp_path / "nothing", "--exit-on-missing-checkpoint")
     assert f"--load {tmp_path}/nothing: no such folder" in message
+
+
+@pytest.mark.parametrize("flag", ["--save", "--tensorboard-dir", "--data-cache-path"])
+def test_a_folder_to_write_to_may_be_new_but_not_out_of_reach(tmp_path, flag):
+    check(flag, tmp_path)
+    check(flag, tmp_path / "new" / "deep")
+    (tmp_path / "file").touch()
+    message = complaint(flag, tmp_path / "file" / "deep")
+    assert f"{flag} {tmp_path}/file/deep: cannot write to {tmp_path}/file" in message
 
 
 def test_everything_missing_comes_in_one_message(tmp_path):

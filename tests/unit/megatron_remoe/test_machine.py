@@ -91,6 +91,10 @@ NEEDS_CUDA = [
     ("--cuda-graph-impl transformer_engine", "--cuda-graph-impl"),
     ("--enable-cuda-graph", "--enable-cuda-graph"),
     ("--external-cuda-graph", "--external-cuda-graph"),
+    (
+        "--moe-token-dispatcher-type flex --moe-router-dtype fp32",
+        "--moe-token-dispatcher-type flex",
+    ),
     ("--use-megatron-fsdp", "--use-megatron-fsdp"),
     ("--use-torch-fsdp2", "--use-torch-fsdp2"),
     ("--optimizer-cpu-offload", "--optimizer-cpu-offload"),
@@ -102,6 +106,10 @@ NEEDS_TE = [
     ("--context-parallel-size 2", "--context-parallel-size"),
     ("--sequence-parallel", "--sequence-parallel"),
     ("--fp8-format hybrid", "--fp8-format"),
+    ("--fp4-format e2m1", "--fp4-format"),
+    ("--use-precision-aware-optimizer", "--use-precision-aware-optimizer"),
+    ("--experimental-attention-variant dsa", "--experimental-attention-variant"),
+    ("--tensor-model-parallel-size 2", "--tensor-model-parallel-size"),
     ("--moe-latent-size 32", "--moe-latent-size"),
     ("--overlap-moe-expert-parallel-comm", "--overlap-moe-expert-parallel-comm"),
     ("--tp-comm-overlap", "--tp-comm-overlap"),
@@ -118,7 +126,8 @@ def test_what_needs_cuda_is_refused_without_it(on, words, flag):
 @pytest.mark.parametrize(("words", "flag"), NEEDS_TE, ids=[words for words, _ in NEEDS_TE])
 def test_what_needs_transformer_engine_is_refused_without_it(on, words, flag, cuda):
     on(cuda=cuda, te=False)
-    assert f"\n  {flag}: needs TransformerEngine, which is not here" in refusal(words)
+    lines = [line for line in refusal(words).splitlines() if line.startswith(f"  {flag}: ")]
+    assert any("TransformerEngine, which is not here" in line for line in lines)
 
 
 def test_a_cpu_machine_with_transformer_engine_installed_is_still_without(on):
@@ -138,6 +147,27 @@ def test_what_the_user_gave_and_the_machine_can_do_is_kept(on):
     on(cuda=False, te=False)
     changed = fit("--transformer-impl local --distributed-backend gloo --use-cpu-initialization")
     assert not {"transformer_impl", "distributed_backend", "use_cpu_initialization"} & set(changed)
+
+
+def test_tensor_parallelism_of_a_dense_model_needs_nothing(on):
+    on(cuda=False, te=False)
+    assert "transformer_impl" in fit("--tensor-model-parallel-size 2", MODEL)
+
+
+@pytest.mark.parametrize("te", [False, True])
+def test_a_mask_by_document_is_built_where_it_is_asked_for(on, te):
+    """Local attention knows the causal mask alone."""
+    on(cuda=te, te=te)
+    changed = fit("--reset-attention-mask", MODEL)
+    assert "create_attention_mask_in_dataloader" not in changed
+
+
+def test_a_distributed_optimizer_that_cannot_be_loaded_is_told_of(on, capsys):
+    on(cuda=False, te=False)
+    fit("--use-distributed-optimizer --save somewhere")
+    assert "leave out --use-distributed-optimizer" in capsys.readouterr().out
+    fit("--use-distributed-optimizer")
+    assert "leave out --use-distributed-optimizer" not in capsys.readouterr().out
 
 
 def test_only_rank_0_speaks(on, capsys):

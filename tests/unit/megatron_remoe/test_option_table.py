@@ -58,7 +58,7 @@ ACCEPTED = [
     "--moe-layer-freq 2",
     "--moe-layer-freq ([0]*1+[1]*1)",
     "--calculate-per-token-loss",
-    "--freeze-all-layers",
+    "--freeze-all-layers",  # checked later: `script_options`
     "--moe-per-layer-logging",
     "--qk-layernorm",
     "--group-query-attention --num-query-groups 2",

@@ -75,6 +75,15 @@ def test_evaluation_is_routed_alike_and_not_counted(layer, mode):
     assert layer.router.state.counts.sum() == 0 and layer.router.state.reg_loss.sum() == 0
 
 
+def test_a_frozen_router_is_neither_counted_nor_penalised(layer):
+    layer.router.weight.requires_grad_(False)
+    x = tokens().view(-1, 2, 32).requires_grad_()
+    probs, _ = layer.router(x)
+    probs.backward(torch.zeros_like(probs))
+    assert x.grad.abs().sum() == 0, "the loss could only push the layers below"
+    assert layer.router.state.counts.sum() == 0
+
+
 def test_evaluation_attaches_no_loss(layer):
     layer.eval()
     probs, _ = layer.router(tokens().view(-1, 2, 32))

@@ -79,6 +79,14 @@ def test_counters_add_up_beyond_fp32(state):
     assert state.counts[0].item() == 2**24 + 2
 
 
+def test_a_share_counts_as_a_part_of_a_micro_batch():
+    """Four ranks hold one micro-batch: their parts add up to its loss, their shares to one."""
+    ranks = [RoutingState(4, LAMBDA) for _ in range(4)]
+    for rank, part in zip(ranks, (0.5, 0.0, 1.0, 2.5), strict=True):
+        rank.record(torch.zeros(6, dtype=torch.int64), torch.tensor(part), share=1 / 4)
+    assert sum(rank.reg_loss for rank in ranks).tolist() == [4.0, 1.0]
+
+
 def test_recording_keeps_no_graph_and_reads_nothing(state, host_reads):
     loss = torch.tensor(1.0, requires_grad=True) * 2
     counts = torch.ones(6, dtype=torch.int64)
