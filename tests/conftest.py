@@ -1,5 +1,8 @@
 """Fixtures that every part of the suite shares; nothing here imports Megatron until it is asked."""
 
+import os
+from unittest import mock
+
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
@@ -66,11 +69,12 @@ def host_reads():
 
 
 @pytest.fixture(scope="session")
-def single_rank(tmp_path_factory):
+def single_rank():
     """This process as a world of one rank, with Megatron's process groups."""
     from harness import join_world, layout
 
-    join_world(0, 1, tmp_path_factory.mktemp("single_rank") / "store")
-    with layout():
-        yield
-    torch.distributed.destroy_process_group()
+    with mock.patch.dict(os.environ):  # other tests start commands with this environment
+        join_world(0, 1, torch.distributed.HashStore())
+        with layout():
+            yield
+        torch.distributed.destroy_process_group()

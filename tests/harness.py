@@ -20,6 +20,8 @@ import traceback
 from datetime import timedelta
 from pathlib import Path
 
+from torch.distributed import TCPStore
+
 GRACE = 5.0  # seconds that the other ranks get to answer once one of them has failed
 START = 120.0  # seconds to import Megatron, four times on two cores
 
@@ -78,10 +80,12 @@ class World:
     def _start(self):
         self._folder = tempfile.TemporaryDirectory()
         folder = Path(self._folder.name)
+        # Hosted here: a rank that dies must not take the others' rendezvous with it.
+        self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         context = multiprocessing.get_context("spawn")
         for rank in range(self.num_ranks):
             here, there = context.Pipe()
-            arguments = (rank, self.num_ranks, folder, there, self.megatron)
+            arguments = (rank, self.num_ranks, folder, self._store.port, there, self.megatron)
             # Not a daemon: Megatron's checkpoint writer starts a process of its own.
             process = context.Process(target=_serve, args=arguments)
             process.start()
@@ -119,13 +123,13 @@ def _receive(rank, process, connection, results, failures):
     (results if succeeded else failures)[rank] = value
 
 
-def _serve(rank, num_ranks, folder, connection, megatron):
+def _serve(rank, num_ranks, folder, port, connection, megatron):
     """The life of a rank: join the world, then run what is sent."""
     os.setpgrp()
     stack = (folder / f"{rank}.stack").open("w")
     faulthandler.register(signal.SIGUSR1, file=stack)
-    join = (join_world, (rank, num_ranks, folder / "store", megatron))
-    connection.send_bytes(_call(lambda: join))
+    store = TCPStore("127.0.0.1", port, is_master=False)
+    connection.send_bytes(_call(lambda: (join_world, (rank, num_ranks, store, megatron))))
     while True:
         try:
             task = connection.recv_bytes()
@@ -156,11 +160,7 @@ def join_world(rank, num_ranks, store, megatron=True):
 
         assert cpu.enable(), "these tests run on the CPU: hide the GPUs with CUDA_VISIBLE_DEVICES="
     torch.distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{store}",
-        rank=rank,
-        world_size=num_ranks,
-        timeout=timedelta(seconds=120),
+        "gloo", store=store, rank=rank, world_size=num_ranks, timeout=timedelta(seconds=120)
     )
 
 

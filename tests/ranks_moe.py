@@ -27,28 +27,29 @@ def moe_layers(sizes, cases):
     return results
 
 
-def routers_of_a_group(sizes, options, weight, tokens, masks):
+def routers_of_a_group(sizes, weight, tokens, cases):
     """Router gradients of the regulariser alone, for ranks that share sequences.
 
     Args:
         sizes: For `layout`; makes the TP x CP groups.
-        options: Of `make_config`.
         weight: Of the router.
         tokens: ``[T, hidden]`` by rank.
-        masks: ``[T]`` by rank, True = padding; or None.
+        cases: Name to (options of `make_config`, ``[T]`` masks by rank, True = padding, or None).
 
     Returns:
-        Gradient of the weight, counts, recorded loss and what it counts as.
+        Name to the weight's gradient, the counts, the recorded loss and what it counts as.
     """
-    rank = torch.distributed.get_rank()
+    rank, results = torch.distributed.get_rank(), {}
     with layout(**sizes):
-        router = build_layer(make_config(**options)).router
-        with torch.no_grad():
-            router.weight.copy_(weight)
-        mask = None if masks is None else masks[rank].view(-1, 1)
-        probs, _ = router(tokens[rank].unsqueeze(1), mask)
-        probs.backward(torch.zeros_like(probs))
-        return router.weight.grad, router.state.counts, *router.state.reg_loss
+        for name, (options, masks) in cases.items():
+            router = build_layer(make_config(**options)).router
+            with torch.no_grad():
+                router.weight.copy_(weight)
+            mask = None if masks is None else masks[rank].view(-1, 1)
+            probs, _ = router(tokens[rank].unsqueeze(1), mask)
+            probs.backward(torch.zeros_like(probs))
+            results[name] = (router.weight.grad, router.state.counts, *router.state.reg_loss)
+    return results
 
 
 def steps_of_the_hook(sizes, layer_numbers, active, lambdas):

@@ -14,8 +14,8 @@ else:
     cpu.enable()  # before a test module imports megatron.training
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def world():
-    """Four ranks that stay alive for the tests of this folder; each imports Megatron once."""
+    """Four ranks that stay alive for the session; each imports Megatron once."""
     with World(4) as ranks:
         yield ranks

@@ -4,6 +4,8 @@ Two groups of two ranks (context parallelism 2 beside data parallelism 2). The t
 with the valid tokens of both ranks of a group.
 """
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -22,43 +24,56 @@ PADDING = {
 }
 
 
+GENERATOR = torch.Generator().manual_seed(0)
+WEIGHT = torch.randn(E, HIDDEN, generator=GENERATOR)
+TOKENS = [torch.randn(T, HIDDEN, generator=GENERATOR) for _ in range(RANKS)]
+
+
+def make_cases():
+    """Name -> (options of the config, masks by rank or None)."""
+    cases = {}
+    for (kind, padding), per_token, load in product(
+        PADDING.items(), (False, True), ("micro-batch", "none")
+    ):
+        masks = None
+        if padding is not None:
+            masks = [torch.zeros(T, dtype=torch.bool) for _ in range(RANKS)]
+            for mask, rows in zip(masks, padding, strict=True):
+                mask[rows] = True
+        options = {"num_experts": E, "topk": TOPK, "hidden": HIDDEN}
+        options |= {"calculate_per_token_loss": per_token, "moe_relu_load_balancing": load}
+        scaling = "per token" if per_token else "by micro-batch"
+        cases[f"{kind}, {scaling}, load {load}"] = (options, masks)
+    return cases
+
+
+CASES = make_cases()
+
+
 @pytest.fixture(scope="module")
-def inputs():
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(E, HIDDEN, generator=generator)
-    return weight, [torch.randn(T, HIDDEN, generator=generator) for _ in range(RANKS)]
+def results(world):
+    return world.run(routers_of_a_group, {"context_parallel_size": 2}, WEIGHT, TOKENS, CASES)
 
 
-@pytest.mark.parametrize("load_balancing", ["micro-batch", "none"])
-@pytest.mark.parametrize("per_token", [False, True], ids=["by micro-batch", "per token"])
-@pytest.mark.parametrize("padding", PADDING.values(), ids=PADDING)
-def test_gradients_of_the_group_are_those_of_one_process(
-    world, inputs, padding, per_token, load_balancing
-):
-    weight, tokens = inputs
-    masks = None
-    if padding is not None:
-        masks = [torch.zeros(T, dtype=torch.bool) for _ in range(RANKS)]
-        for mask, rows in zip(masks, padding, strict=True):
-            mask[rows] = True
-    options = {"num_experts": E, "topk": TOPK, "hidden": HIDDEN}
-    options |= {"calculate_per_token_loss": per_token, "moe_relu_load_balancing": load_balancing}
-    sizes = {"context_parallel_size": 2}
-    results = world.run(routers_of_a_group, sizes, options, weight, tokens, masks)
-
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_of_the_group_are_those_of_one_process(results, name):
+    options, masks = CASES[name]
     for group in GROUPS:
-        rows = [tokens[r] if masks is None else tokens[r][~masks[r]] for r in group]
-        leaf = weight.clone().requires_grad_()
+        rows = [TOKENS[r] if masks is None else TOKENS[r][~masks[r]] for r in group]
+        leaf = WEIGHT.clone().requires_grad_()
         probs = (torch.cat(rows) @ leaf.T).relu()
-        counts = (probs > 0).sum(0)
-        load = expert_load(counts, TOPK, len(probs)) if load_balancing == "micro-batch" else None
+        counts, load = (probs > 0).sum(0), None
+        if options["moe_relu_load_balancing"] == "micro-batch":
+            load = expert_load(counts, TOPK, len(probs))
         loss = l1_loss(probs, load)
         # Megatron divides by the valid tokens of the global batch where the loss is per token.
-        (LAMBDA * loss * (len(probs) if per_token else 1)).backward()
-        total = sum(results[r][0] for r in group)
-        assert_parity({"router": total}, {"router": leaf.grad})
-        assert torch.equal(sum(results[r][1][:E] for r in group), counts)
-        assert [results[r][1][E].item() for r in group] == [len(part) for part in rows]
-        part_losses = sum(results[r][2] for r in group).float()
-        torch.testing.assert_close(part_losses, loss.detach(), rtol=1e-5, atol=1e-7)
-        assert sum(results[r][3] for r in group) == 1, "the parts count as one loss in the log"
+        (LAMBDA * loss * (len(probs) if options["calculate_per_token_loss"] else 1)).backward()
+
+        gradients, part_counts, losses, shares = zip(
+            *(results[r][name] for r in group), strict=True
+        )
+        assert_parity({"router": sum(gradients)}, {"router": leaf.grad})
+        assert torch.equal(sum(part_counts)[:E], counts)
+        assert [part[E].item() for part in part_counts] == [len(part) for part in rows]
+        torch.testing.assert_close(sum(losses).float(), loss.detach(), rtol=1e-5, atol=1e-7)
+        assert sum(shares) == 1, "the parts count as one loss in the log"
