@@ -96,7 +96,8 @@ say "4/5 training, $STEPS steps; the whole log is in $RUN/train.log"
     failed "$RUN/train.log"
 
 say "5/5 validation loss by domain"
-"${COMMON[@]}" --valid-data-path "${VALID[@]}" \
+# One sequence at a time: Megatron's full validation takes as many batches as there are sequences.
+"${COMMON[@]}" --valid-data-path "${VALID[@]}" --micro-batch-size 1 --global-batch-size 1 \
     --skip-train --full-validation --multiple-validation-sets --validation-set-names "${DOMAINS[@]}" \
     >"$RUN/evaluate.log" 2>&1 || failed "$RUN/evaluate.log"
 python tools/plot_run.py "$RUN" --evaluation-log "$RUN/evaluate.log" --title "ReMoE quickstart: 8 experts, 1 active on average"
