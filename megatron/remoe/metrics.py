@@ -78,8 +78,8 @@ class ReMoEMetricsTracker(MoEMetricsTracker):
     """Megatron's tracker with the ReLU router's figures.
 
     `report` runs once an iteration on every rank after the optimizer's step. The figures were
-    summed over all ranks by the step hook already, so this adds no collective; it reads the host
-    once, and only in an iteration that logs.
+    summed over all ranks by the step hook already, so this adds no collective, and it reads the
+    host only in an iteration that logs.
 
     Args:
         source: Has `.stats`, the `RoutingStats` of the last step, and takes `.mean_active_experts`.
