@@ -14,11 +14,11 @@ quickstart: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart.sh $(QUICKSTART_ARGS)
 
 # In two processes: the tests of the tools count their process's children, and the distributed tests
-# keep a world of them.
+# keep a world of them. Commands (e2e) come first, before this process is a rank of a world itself.
 test: $(READY)
 	$(BIN)/python -m pytest -m "not gpu" tests/unit/tools tests/unit/scripts $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m "not gpu" tests/unit/remoe tests/unit/megatron_remoe \
-		tests/integration tests/e2e $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not gpu" tests/e2e tests/integration \
+		tests/unit/megatron_remoe tests/unit/remoe $(PYTEST_ARGS)
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
