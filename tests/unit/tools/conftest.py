@@ -1,8 +1,13 @@
 """A tokenizer of a few hundred entries and the tool that uses it."""
 
+import signal
+
 import pytest
 
 from data_tools import TEXTS, Tool, write_jsonl
+
+# A test run started in the background ignores SIGINT, and so would every command it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
