@@ -8,11 +8,15 @@ Without torchrun it is one process.
 """
 
 import os
+import signal
 import sys
+import time
 from typing import NoReturn
 
 from megatron.remoe import cpu
+from megatron.remoe.processes import die_with_parent
 
+die_with_parent()  # the processes that write checkpoints import this file too
 cpu.enable()  # before anything of megatron.training is imported
 
 from megatron.core.enums import ModelType
@@ -20,6 +24,7 @@ from megatron.training import pretrain
 from megatron.training.argument_utils import pretrain_cfg_container_from_args
 
 from megatron.remoe.arguments import parse_and_validate_args
+from megatron.remoe.checkpoint_files import CheckpointError
 from megatron.remoe.data_paths import DataError
 from megatron.remoe.forward_step import forward_step
 from megatron.remoe.gpt_data import train_valid_test_datasets
@@ -44,7 +49,7 @@ def main() -> None:
             ModelType.encoder_or_decoder,
             forward_step,
         )
-    except DataError as error:
+    except (DataError, CheckpointError) as error:
         refuse(error)
 
 
@@ -52,6 +57,10 @@ def refuse(error: ValueError) -> NoReturn:
     """Say once a node what is wrong, without a traceback."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"pretrain_gpt.py: {error}", file=sys.stderr, flush=True)
+    elif "TORCHELASTIC_RUN_ID" in os.environ:
+        # torchrun ends the others as soon as one ends: the first may still be looking for what to say
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(600)
     sys.exit(2)
 
 

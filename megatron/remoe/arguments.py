@@ -8,6 +8,8 @@ from megatron.training import arguments as megatron_arguments
 from megatron.training.checkpointing import load_args_from_checkpoint
 from megatron.training.global_vars import set_global_variables
 
+from megatron.remoe.checkpoint_files import check_checkpoint
+from megatron.remoe.checkpoint_patches import guard_checkpoints
 from megatron.remoe.conflicts import check_conflicts
 from megatron.remoe.data_paths import check_data_paths
 from megatron.remoe.granularity import apply_granularity
@@ -50,6 +52,12 @@ def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
         help="G: split each expert into G of 1/G the width and multiply --moe-router-topk by G. "
         "For ReLU and TopK routing.",
     )
+    group.add_argument(
+        "--no-verify-integrity",
+        action="store_true",
+        help="Neither hash the files of checkpoints when they are saved nor compare them when one is "
+        "loaded (sizes and indexes are always checked). Saves reading each checkpoint once more.",
+    )
     return parser
 
 
@@ -85,6 +93,8 @@ def parse_and_validate_args(
     check_script_options(args)
     check_conflicts(args, given)
     check_data_paths(args)
+    guard_checkpoints()
+    check_checkpoint(args)
     fit_to_machine(args, given)
     apply_granularity(args)
     if args.moe_relu_routing:

@@ -1,10 +1,15 @@
 """Which checkpoint a command will load, and the refusal of one that is not whole."""
 
+import os
 import re
 from argparse import Namespace
 from pathlib import Path
 
+from megatron.remoe.checkpoint_manifest import read_manifest, wrong_hash, wrong_size
+from megatron.remoe.checkpoint_structure import wrong_structure
+
 TRACKER = "latest_checkpointed_iteration.txt"
+FORMATS = ("torch_dist", "torch")  # what is checked; the others are left to Megatron
 
 
 class CheckpointError(ValueError):
@@ -36,25 +41,91 @@ def checkpoint_to_load(args: Namespace) -> Path | None:
     tracked = _tracked(folder)
     if tracked == "release":  # Megatron ignores --ckpt-step then
         return folder / "release"
-    if args.ckpt_step:
-        return folder / f"iter_{args.ckpt_step:07d}"
-    if tracked is not None:
-        return folder / f"iter_{tracked:07d}"
-    if flag == "--load" and may_start_afresh(args):
+    if args.ckpt_step or tracked is not None:
+        return folder / f"iter_{args.ckpt_step or tracked:07d}"
+    if flag == "--load" and _may_start_afresh(args):
         return None
-    raise CheckpointError(f"{flag} {root}: no checkpoint there ({TRACKER} is missing)")
+    raise refusal(folder, f"{flag} {root}: no checkpoint is named there ({TRACKER} is missing)")
 
 
-def may_start_afresh(args: Namespace) -> bool:
+def _may_start_afresh(args: Namespace) -> bool:
     """Whether an empty `--load` is what the first start of a run that resumes itself looks like."""
     same = args.save and Path(args.save).absolute() == Path(args.load).absolute()
-    return bool(same) and not args.exit_on_missing_checkpoint and not finished(Path(args.load))
+    if not same or args.exit_on_missing_checkpoint:
+        return False
+    return newest_good(Path(args.load), contents=False) is None
 
 
-def finished(root: Path) -> list[int]:
-    """Iterations whose folder was saved to its end, newest first."""
+def check_checkpoint(args: Namespace) -> Path | None:
+    """Refuse a checkpoint that is not whole, by names, sizes and indexes; see `check_contents`.
+
+    Returns:
+        What `checkpoint_to_load` says.
+
+    Raises:
+        CheckpointError: Naming the file, and the newest good checkpoint.
+    """
+    folder = checkpoint_to_load(args)
+    if folder and args.ckpt_format in FORMATS and (wrong := what_is_wrong(folder)):
+        raise refusal(folder.parent, f"{folder}: {wrong}", but=folder)
+    return folder
+
+
+def check_contents(folder: Path, part: int = 0, num_parts: int = 1) -> str | None:
+    """Compare what `check_checkpoint` did not read: every file with its hash.
+
+    Without hashes the first part compares each tensor with the checksum in its zip archive.
+
+    Args:
+        folder: Of one iteration.
+        part: Which of `num_parts` shares of the files to read.
+        num_parts: Ranks that share the work.
+
+    Returns:
+        The first wrong file, or None.
+    """
+    manifest = read_manifest(folder)
+    if manifest and manifest["files"]:
+        return wrong_hash(folder, manifest, part, num_parts)
+    return wrong_structure(folder, contents=True) if part == 0 else None
+
+
+def what_is_wrong(folder: Path) -> str | None:
+    """The first file of an iteration's folder that is wrong, and how; None if there is none."""
+    if not folder.is_dir():
+        return "the folder is missing"
+    try:
+        manifest = read_manifest(folder)
+    except ValueError as error:
+        return str(error)
+    return (manifest and wrong_size(folder, manifest)) or wrong_structure(folder)
+
+
+def newest_good(root: Path, but: Path | None = None, contents: bool = True) -> int | None:
+    """The last iteration in a folder that can be loaded, or None.
+
+    Args:
+        root: What `--load` names.
+        but: A folder to leave out.
+        contents: Read the files and compare their hashes.
+    """
     found = [re.fullmatch(r"iter_(\d{7,})", path.name) for path in root.glob("iter_*")]
-    return sorted((int(match[1]) for match in found if match), reverse=True)
+    for iteration in sorted((int(match[1]) for match in found if match), reverse=True):
+        folder = root / f"iter_{iteration:07d}"
+        if folder == but or what_is_wrong(folder) or (contents and check_contents(folder)):
+            continue
+        return iteration
+    return None
+
+
+def refusal(root: Path, what: str, but: Path | None = None) -> CheckpointError:
+    """The error that says what is wrong and which checkpoint in `root` to load instead."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return CheckpointError(what)  # only the first rank of a node speaks: spare the reading
+    good = newest_good(root, but)
+    if good is None:
+        return CheckpointError(f"{what}; no good checkpoint is in {root}")
+    return CheckpointError(f"{what}; load the newest good one with --ckpt-step {good}")
 
 
 def _tracked(root: Path) -> int | str | None:
@@ -66,5 +137,5 @@ def _tracked(root: Path) -> int | str | None:
     if text == "release":
         return text
     if not re.fullmatch(r"\d{1,18}", text):
-        raise CheckpointError(f"{path}: names no iteration but {text[:40]!r}")
+        raise refusal(root, f"{path}: names no iteration but {text[:40]!r}")
     return int(text)

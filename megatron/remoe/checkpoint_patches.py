@@ -1,0 +1,180 @@
+"""What is replaced in Megatron and torch so that a checkpoint is saved whole and loaded whole.
+
+`guard_checkpoints` installs all of it; each replacement says what it replaces and why no slot would do.
+It is idempotent. Object storage (`--enable-msc`) is left to Megatron.
+"""
+
+import functools
+import pickle
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from megatron.core.dist_checkpointing.strategies.async_utils import PersistentAsyncCaller
+from megatron.training import checkpointing, get_args, training
+from torch.distributed.checkpoint import CheckpointException, DefaultLoadPlanner, filesystem
+from torch.distributed.checkpoint._nested_dict import set_element
+
+from megatron.remoe import checkpoint_files, checkpoint_saving
+from megatron.remoe.checkpoint_manifest import MANIFEST
+from megatron.remoe.safe_unpickling import load_metadata
+
+_installed = False
+
+
+def guard_checkpoints() -> None:
+    """Install every replacement, once a process."""
+    global _installed
+    if _installed:
+        return
+    _installed = True
+    _read_without_running()
+    checkpointing.maybe_msc = _Storage(checkpointing.maybe_msc)
+    training.load_checkpoint = _checked(training.load_checkpoint)
+    training.save_checkpoint = _saved_whole(training.save_checkpoint)
+    training.maybe_finalize_async_save = _told(training.maybe_finalize_async_save)
+    PersistentAsyncCaller.is_current_async_call_done = _not_waiting_for_the_dead(
+        PersistentAsyncCaller.is_current_async_call_done
+    )
+
+
+def _read_without_running() -> None:
+    """Replace the two places where torch's reader of distributed checkpoints unpickles anything.
+
+    `FileSystemReader.read_metadata` calls `pickle.load` and `DefaultLoadPlanner.load_bytes` (common
+    state, RNG, rerun state) calls `torch.load(weights_only=False)`; neither takes an option.
+    """
+
+    def load_bytes(self, read_item, value):
+        loaded, name = torch.load(value, weights_only=True), read_item.dest_index.fqn
+        if self.flatten_state_dict:
+            set_element(self.original_state_dict, self.mappings[name], loaded)
+        else:
+            self.state_dict[name] = loaded
+
+    DefaultLoadPlanner.load_bytes = load_bytes
+    filesystem.pickle = SimpleNamespace(**vars(pickle) | {"load": load_metadata})
+
+
+class _Storage:
+    """`checkpointing.maybe_msc`, which opens files: the tracker file is written last and whole.
+
+    Megatron empties the tracker file before it writes it; a process killed in between leaves a run
+    that ends at its next start without a word and with exit code 0. There is no slot between the last
+    file of a checkpoint and the tracker file, where the manifest has to be written.
+    """
+
+    def __init__(self, original: object):
+        self._original = original
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._original, name)
+
+    def open(self, path: str, mode: str = "r", *rest, **kwargs) -> object:
+        """Open a file; the tracker file for writing in `checkpoint_saving.tracker_file`."""
+        if mode == "w" and "://" not in path and Path(path).name == checkpoint_files.TRACKER:
+            return checkpoint_saving.tracker_file(Path(path), hashes=_hashes(get_args()))
+        return self._original.open(path, mode, *rest, **kwargs)
+
+
+def _hashes(args: Namespace) -> bool:
+    return not getattr(args, "no_verify_integrity", False)
+
+
+def _checked(original: Callable) -> Callable:
+    """`training.load_checkpoint`, once all ranks have found the files to be what was saved.
+
+    Megatron's own `--verify-integrity` refuses every checkpoint that was saved without it, reads all
+    of it on one rank, and does not know format `torch`.
+    """
+
+    @functools.wraps(original)
+    def load_checkpoint(*args, **kwargs):
+        options = get_args()
+        folder = checkpoint_files.checkpoint_to_load(options)
+        if folder and options.ckpt_format in checkpoint_files.FORMATS and _hashes(options):
+            _compare_contents(folder)
+        return original(*args, **kwargs)
+
+    return load_checkpoint
+
+
+def _compare_contents(folder: Path) -> None:
+    """Read each file on one rank of the world; all ranks raise if one is wrong."""
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    if rank == 0 and not (folder / MANIFEST).exists():
+        print(
+            f"> ReMoE: {folder} has no {MANIFEST}: compared with the checksums of its "
+            "archives only",
+            flush=True,
+        )
+    found: list = [None] * world
+    torch.distributed.all_gather_object(found, checkpoint_files.check_contents(folder, rank, world))
+    wrong = next((what for what in found if what), None)
+    if wrong:
+        raise checkpoint_files.refusal(folder.parent, f"{folder}: {wrong}", but=folder)
+
+
+def _saved_whole(original: Callable) -> Callable:
+    """`training.save_checkpoint` into a folder that holds nothing of an earlier save.
+
+    Megatron writes over what an interrupted save left, so that the files of both are mixed; a slot
+    there is none. A failure to write is told in one line.
+    """
+
+    @functools.wraps(original)
+    def save_checkpoint(iteration, *args, **kwargs):
+        options = get_args()
+        if (
+            not kwargs.get("non_persistent_ckpt")
+            and options.ckpt_format in checkpoint_files.FORMATS
+        ):
+            if torch.distributed.get_rank() == 0:
+                release = kwargs.get("release", False)
+                name = "release" if release else f"iter_{iteration:07d}"
+                checkpoint_saving.make_room(Path(options.save, name))
+            torch.distributed.barrier()
+        return _told(original)(iteration, *args, **kwargs)
+
+    return save_checkpoint
+
+
+def _told(original: Callable) -> Callable:
+    """A function that writes a checkpoint; where it cannot, `CheckpointError` says so."""
+
+    @functools.wraps(original)
+    def write(*args, **kwargs):
+        try:
+            return original(*args, **kwargs)
+        except (OSError, CheckpointException, RuntimeError) as error:
+            if not checkpoint_saving.is_about_files(error):
+                raise
+            raise checkpoint_saving.not_saved(Path(get_args().save), error) from error
+
+    return write
+
+
+def _not_waiting_for_the_dead(original: Callable) -> Callable:
+    """`PersistentAsyncCaller.is_current_async_call_done` where the writer process may have died.
+
+    Megatron waits without end for the answer of a writer that was killed.
+    """
+
+    @functools.wraps(original)
+    def is_current_async_call_done(self, blocking=False, no_dist=False):
+        while True:
+            dead = self.process is not None and not self.process.is_alive()
+            done = original(self, False, no_dist)
+            if done or not (blocking or dead):
+                return done
+            if dead and self.cur_item is None:
+                code = self.process.exitcode
+                raise checkpoint_saving.not_saved(
+                    Path(get_args().save), f"the writer process died with exit code {code}"
+                )
+            time.sleep(0.1)
+
+    return is_current_async_call_done
