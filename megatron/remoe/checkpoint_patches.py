@@ -96,13 +96,13 @@ def _checked(original: Callable) -> Callable:
         options = get_args()
         folder = checkpoint_files.checkpoint_to_load(options)
         if folder and options.ckpt_format in checkpoint_files.FORMATS and _hashes(options):
-            _compare_contents(folder)
+            compare_contents(folder)
         return original(*args, **kwargs)
 
     return load_checkpoint
 
 
-def _compare_contents(folder: Path) -> None:
+def compare_contents(folder: Path) -> None:
     """Read each file on one rank of the world; all ranks raise if one is wrong."""
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     if rank == 0 and not (folder / MANIFEST).exists():

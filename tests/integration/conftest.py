@@ -19,3 +19,15 @@ def world():
     """Four ranks that stay alive for the session; each imports Megatron once."""
     with World(4) as ranks:
         yield ranks
+
+
+@pytest.fixture(scope="session")
+def saved_checkpoints(single_rank, tmp_path_factory):
+    """By format: a folder with two checkpoints, to be copied."""
+    from checkpoints import save_root
+
+    roots = {}
+    for checkpoint_format in ("torch_dist", "torch"):
+        roots[checkpoint_format] = tmp_path_factory.mktemp(checkpoint_format) / "root"
+        save_root(roots[checkpoint_format], checkpoint_format)
+    return roots
