@@ -13,10 +13,13 @@ import sys
 import time
 from typing import NoReturn
 
-from megatron.remoe import cpu
 from megatron.remoe.processes import die_with_parent
 
-die_with_parent()  # the processes that write checkpoints import this file too
+# Before torch is imported, which takes long. Processes that write checkpoints import this file, too.
+die_with_parent(spawned=__name__ == "__mp_main__")
+
+from megatron.remoe import cpu
+
 cpu.enable()  # before anything of megatron.training is imported
 
 from megatron.core.enums import ModelType

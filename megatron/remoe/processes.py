@@ -1,26 +1,29 @@
 """Processes that end with the one that started them."""
 
 import ctypes
-import multiprocessing
 import os
 import signal
 import sys
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PARENT = "REMOE_PARENT_PID"
 
 
-def die_with_parent() -> None:
+def die_with_parent(spawned: bool) -> None:
     """Have Linux kill this process when the one that started it dies, if that one needs it.
 
     A SIGKILL spares the children: ranks whose torchrun is gone would train and save on, and so would
-    the process that writes checkpoints when its rank is gone, both into the folder that the
+    the processes that write checkpoints when their rank is gone, both into the folder that the
     resumed run writes to. Does nothing for a command that a person started.
+
+    Args:
+        spawned: Whether multiprocessing started this process (`__name__ == "__mp_main__"`;
+            `multiprocessing.parent_process()` is not known yet while the script is imported).
     """
-    started_by_python = multiprocessing.parent_process() is not None
-    started_by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
-    if not sys.platform.startswith("linux") or not (started_by_python or started_by_torchrun):
+    if not sys.platform.startswith("linux"):
         return
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before that
+    if spawned or "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if spawned and os.environ.get(PARENT) != str(os.getppid()):  # it died before that
         os.kill(os.getpid(), signal.SIGKILL)
+    os.environ[PARENT] = str(os.getpid())

@@ -226,8 +226,9 @@ PARENT = """
 import multiprocessing, os, sys, time
 from megatron.remoe.processes import die_with_parent
 
+die_with_parent(spawned=__name__ == "__mp_main__")
+
 def work(path):
-    die_with_parent()
     open(path, "w").write(str(os.getpid()))
     time.sleep(60)
 
@@ -235,13 +236,13 @@ if __name__ == "__main__":
     multiprocessing.get_context("spawn").Process(target=work, args=(sys.argv[1],)).start()
     time.sleep(60)
 """
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 def test_a_child_dies_with_its_parent(tmp_path):
     script, note = tmp_path / "parent.py", tmp_path / "pid"
     script.write_text(PARENT)
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    parent = subprocess.Popen([sys.executable, script, note], env=env)
+    parent = subprocess.Popen([sys.executable, script, note], env=ENVIRONMENT)
     while not (note.exists() and note.read_text()):
         time.sleep(0.05)
     child = int(note.read_text())
@@ -251,6 +252,14 @@ def test_a_child_dies_with_its_parent(tmp_path):
     while _runs(child):
         assert time.monotonic() < deadline, "the child outlives its parent"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("parent", "code"), [("me", 0), ("another", -signal.SIGKILL)])
+def test_a_child_whose_parent_died_first_ends(parent, code):
+    parent = {"me": os.getpid(), "another": 1}[parent]
+    script = "from megatron.remoe.processes import die_with_parent; die_with_parent(True)"
+    environment = {**ENVIRONMENT, "REMOE_PARENT_PID": str(parent)}
+    assert subprocess.run([sys.executable, "-c", script], env=environment).returncode == code
 
 
 def _runs(pid):
