@@ -1,6 +1,7 @@
 """A training run that can be watched, killed and started again, and the comparison of two of them."""
 
 import argparse
+import io
 import os
 import random
 import re
@@ -16,7 +17,7 @@ MODEL = (
     "--num-layers 2 --hidden-size 64 --ffn-hidden-size 128 --num-attention-heads 4 --seq-length 64 "
     "--max-position-embeddings 64 --micro-batch-size 4 --global-batch-size 8 --lr 1e-3 --bf16 "
     "--lr-decay-style cosine --swiglu --normalization RMSNorm --position-embedding-type rope "
-    "--disable-bias-linear --attention-dropout 0 --hidden-dropout 0 "
+    "--disable-bias-linear --attention-dropout 0.1 --hidden-dropout 0.1 "
     "--untie-embeddings-and-output-weights --eval-iters 1 --eval-interval 100000 --log-interval 1 "
     "--num-workers 0 --tensorboard-log-interval 1 --log-params-norm --mock-data "
     "--tokenizer-type NullTokenizer --vocab-size 512 --exit-signal-handler --moe-relu-routing "
@@ -160,7 +161,7 @@ def read_scalars_at_once(folder: Path) -> tuple[dict[tuple[int, str], str], int,
 
 
 def differing_entries(first: Path, second: Path) -> tuple[int, list[str]]:
-    """Compare two checkpoints as saved, byte by byte; the arguments hold paths and are left out.
+    """Compare two checkpoints as saved, byte by byte, all but the arguments and the count of FLOPs.
 
     Returns:
         How many tensors and objects were compared, and the names of those that differ.
@@ -180,8 +181,7 @@ def _pieces(folder: Path) -> dict[str, bytes]:
         result = {}
         for path in sorted(folder.glob("mp_rank_*/*.pt")):
             state = torch.load(path, weights_only=True)
-            state.pop("args", None)
-            result |= _leaves(state, path.parent.name)
+            result |= _leaves(_without_notes(state), path.parent.name)
         return result
     with (folder / ".metadata").open("rb") as file:
         index = load_metadata(file)
@@ -191,14 +191,20 @@ def _pieces(folder: Path) -> dict[str, bytes]:
             file.seek(place.offset)
             piece = file.read(place.length)
         if entry.fqn.startswith("common_state"):
-            import io
-
             state = torch.load(io.BytesIO(piece), weights_only=True)[0]
-            state.pop("args", None)
-            result |= _leaves(state, "common")
+            result |= _leaves(_without_notes(state), "common")
         else:
             result[f"{entry.fqn} {entry.offset}"] = piece
     return result
+
+
+def _without_notes(state: dict) -> dict:
+    """Leave out the arguments, which hold paths, and the count of FLOPs.
+
+    The count takes the nominal number of active experts for the first step after each start.
+    """
+    notes = ("args", "num_floating_point_operations_so_far")
+    return {key: value for key, value in state.items() if key not in notes}
 
 
 def _leaves(value: object, name: str) -> dict[str, bytes]:

@@ -169,6 +169,11 @@ def _replace_in_megatron() -> None:
     training.initialize_megatron = functools.partial(
         training.initialize_megatron, allow_no_cuda=True
     )
+    # Seeds of data loaders come from the generator that dropout draws from here, and a resumed run
+    # makes its loaders after it has loaded the state of that generator.
+    training.build_train_valid_test_data_iterators = _without_random_numbers(
+        training.build_train_valid_test_data_iterators
+    )
     # They ask the CUDA extension of torch directly.
     random._get_cuda_rng_state = lambda *args, **kwargs: torch.get_rng_state()
     random._set_cuda_rng_state = lambda state, *args, **kwargs: torch.set_rng_state(state)
@@ -179,6 +184,17 @@ def _replace_in_megatron() -> None:
     # It leaves CPU tensors as they are, and `all_to_all_single` wants lists for its splits.
     moe_utils.maybe_move_tensor_to_cpu = _tensor_to_host
     token_dispatcher.maybe_move_tensor_to_cpu = _tensor_to_host
+
+
+def _without_random_numbers(original):
+    """A function after which torch's generator goes on as if it had not been called."""
+
+    @functools.wraps(original)
+    def call(*args, **kwargs):
+        with torch.random.fork_rng(devices=()):
+            return original(*args, **kwargs)
+
+    return call
 
 
 def _tensor_to_host(tensor, as_numpy=False, record_stream=False):
