@@ -5,14 +5,18 @@ It is idempotent. Object storage (`--enable-msc`) is left to Megatron.
 """
 
 import functools
+import multiprocessing
+import os
 import pickle
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from multiprocessing.managers import SyncManager
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from megatron.core.dist_checkpointing.strategies import filesystem_async
 from megatron.core.dist_checkpointing.strategies.async_utils import PersistentAsyncCaller
 from megatron.training import checkpointing, get_args, training
 from torch.distributed.checkpoint import CheckpointException, DefaultLoadPlanner, filesystem
@@ -20,6 +24,7 @@ from torch.distributed.checkpoint._nested_dict import set_element
 
 from megatron.remoe import checkpoint_files, checkpoint_saving
 from megatron.remoe.checkpoint_manifest import MANIFEST
+from megatron.remoe.processes import PARENT, die_with_parent
 from megatron.remoe.safe_unpickling import load_metadata
 
 _installed = False
@@ -57,6 +62,20 @@ def _read_without_running() -> None:
 
     DefaultLoadPlanner.load_bytes = load_bytes
     filesystem.pickle = SimpleNamespace(**vars(pickle) | {"load": load_metadata})
+
+
+def start_results_queue() -> None:
+    """Make the queue through which a save tells what it wrote, ahead of Megatron.
+
+    Replaces what `filesystem_async.get_write_results_queue` makes at the first save: a process that
+    imports the whole training script (5 s on two cores, while training waits) and outlives a rank that
+    is killed. This one is forked before there is anything to inherit, and dies with its parent.
+    """
+    if filesystem_async._results_queue is None:
+        os.environ[PARENT] = str(os.getpid())
+        manager = SyncManager(ctx=multiprocessing.get_context("fork"))
+        manager.start(initializer=die_with_parent, initargs=(True,))
+        filesystem_async._results_queue = manager.Queue()
 
 
 class _Storage:
