@@ -17,8 +17,6 @@ from pathlib import Path
 
 from runs import Run, differing_entries, read_scalars_at_once, resumed_from
 
-WHILE = ("starting", "training", "saving", "SIGTERM")
-
 
 def main() -> int:
     """Run, compare, print."""
@@ -62,14 +60,19 @@ def disturb(chain: Run, args: argparse.Namespace) -> None:
     kinds += ["training"] * (args.kills - args.in_saves - args.at_start)
     dice.shuffle(kinds)
     targets = sorted(dice.randrange(1, args.steps - args.save_interval) for _ in kinds)
-    print("  # | while    | whom          | at step | goes on from")
+    print("  # | while    | whom          | at step | goes on from | interrupted a save")
+    interrupted = 0
     for i, (kind, target) in enumerate(zip(kinds, targets, strict=True)):
         chain.start(i)
         whom = dice.choice(["all", "first process"]) if kind != "SIGTERM" else "first process"
         chain.wait_for(kind, target, dice)
         chain.strike(kind, whom)
         at, resume = chain.iteration, resumed_from(chain.checkpoints)
-        print(f"{i + 1:3} | {kind:8} | {whom:13} | {at:7} | {resume}", flush=True)
+        cut = chain.in_a_save()
+        interrupted += cut
+        note = "yes" if cut else ""
+        print(f"{i + 1:3} | {kind:8} | {whom:13} | {at:7} | {resume:12} | {note}", flush=True)
+    print(f"{args.kills} SIGKILLs and {args.terms} SIGTERMs, {interrupted} of them in a save")
     chain.start(len(kinds))
     chain.wait()
 

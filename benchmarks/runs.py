@@ -113,6 +113,10 @@ class Run:
         if self.process.poll():
             self.wait()
 
+    def in_a_save(self) -> bool:
+        """Whether this start has begun a save that the tracker file does not name."""
+        return self._new_save(resumed_from(self.checkpoints) + 1)
+
     def _new_save(self, first: int) -> bool:
         """Whether the folder of a save at or after an iteration has just been made."""
         for path in self.checkpoints.glob("iter_*"):
