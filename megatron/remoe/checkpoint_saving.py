@@ -70,6 +70,10 @@ def not_saved(root: Path, reason: object) -> CheckpointError:
         failures = [str(failure[0]) for failure in reason.failures.values()]
         reason = failures[0] if failures else "another rank could not write"
     reason = re.sub(r"\s+", " ", str(reason))[:300]
+    # Megatron's writer keeps only the type of what it caught, and logs the rest.
+    found = re.search(r"error: <class '(\w+)'>", reason)
+    if found:
+        reason = f"writing ended in {found[1]}, see 'Local worker ... encountered an error' above"
     free = shutil.disk_usage(root).free / 2**20
     good = newest_good(root)
     rest = "no checkpoint was saved before" if good is None else f"iteration {good} is whole"

@@ -73,7 +73,8 @@ def test_a_full_disk_loses_nothing(copy):
     done = run(["bash", "-c", 'ulimit -f 2000; exec "$@"', "-", *command])
     assert done.returncode == 2
     line = refusal(done)
-    assert f"{copy}: not saved: " in line and "File too large" in line
+    assert f"{copy}: not saved: writing ended in OSError, see 'Local worker" in line
+    assert "Local worker 0 encountered an error: [Errno 27] File too large" in done.stdout
     assert line.endswith("iteration 2 is whole")
     assert (copy / TRACKER).read_text() == "2"
 
