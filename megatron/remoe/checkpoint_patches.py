@@ -41,6 +41,9 @@ def guard_checkpoints() -> None:
     training.load_checkpoint = _checked(training.load_checkpoint)
     training.save_checkpoint = _saved_whole(training.save_checkpoint)
     training.maybe_finalize_async_save = _told(training.maybe_finalize_async_save)
+    PersistentAsyncCaller.schedule_async_call = _joining_the_living(
+        PersistentAsyncCaller.schedule_async_call
+    )
     PersistentAsyncCaller.is_current_async_call_done = _not_waiting_for_the_dead(
         PersistentAsyncCaller.is_current_async_call_done
     )
@@ -190,10 +193,37 @@ def _not_waiting_for_the_dead(original: Callable) -> Callable:
             if done or not (blocking or dead):
                 return done
             if dead and self.cur_item is None:
-                code = self.process.exitcode
-                raise checkpoint_saving.not_saved(
-                    Path(get_args().save), f"the writer process died with exit code {code}"
-                )
+                raise _writer_died(self.process)
             time.sleep(0.1)
 
     return is_current_async_call_done
+
+
+def _joining_the_living(original: Callable) -> Callable:
+    """`PersistentAsyncCaller.schedule_async_call`, which waits until the writer has taken the tensors.
+
+    Without end, where the writer died before that.
+    """
+
+    @functools.wraps(original)
+    def schedule_async_call(self, request):
+        process = self.process or self._persistent_process
+        tasks = self._persistent_preload_q
+
+        def join():
+            with tasks._cond:
+                while not tasks._unfinished_tasks._semlock._is_zero():
+                    if not process.is_alive():
+                        raise _writer_died(process)
+                    tasks._cond.wait(0.5)
+
+        if process is not None and tasks is not None:
+            tasks.join = join
+        return original(self, request)
+
+    return schedule_async_call
+
+
+def _writer_died(process: object) -> checkpoint_files.CheckpointError:
+    reason = f"the writer process died with exit code {process.exitcode}"
+    return checkpoint_saving.not_saved(Path(get_args().save), reason)

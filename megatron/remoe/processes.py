@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PARENT = "REMOE_PARENT_PID"
@@ -24,6 +25,14 @@ def die_with_parent(spawned: bool) -> None:
         return
     if spawned or "TORCHELASTIC_RUN_ID" in os.environ:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if spawned and os.environ.get(PARENT) != str(os.getppid()):  # it died before that
+    # Not os.getppid(): a fork server may stand between. It ends, as this process then, with the script.
+    if spawned and not _runs(os.environ.get(PARENT, str(os.getppid()))):  # it died before that
         os.kill(os.getpid(), signal.SIGKILL)
     os.environ[PARENT] = str(os.getpid())
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return Path("/proc", pid, "stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False

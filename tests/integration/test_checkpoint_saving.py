@@ -1,19 +1,26 @@
 """What a save leaves at each moment, and that reading runs nothing, below the checks before it."""
 
 import json
+import multiprocessing
 import os
 import pickle
+import queue
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing.strategies.async_utils import (
+    AsyncRequest,
+    PersistentAsyncCaller,
+)
 from megatron.core.dist_checkpointing.validation import verify_integrity_manifest
 from megatron.training import checkpointing
 from torch.distributed.checkpoint import CheckpointException, FileSystemReader
@@ -254,12 +261,57 @@ def test_a_child_dies_with_its_parent(tmp_path):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("parent", "code"), [("me", 0), ("another", -signal.SIGKILL)])
-def test_a_child_whose_parent_died_first_ends(parent, code):
-    parent = {"me": os.getpid(), "another": 1}[parent]
+def test_a_child_whose_parent_died_first_ends():
     script = "from megatron.remoe.processes import die_with_parent; die_with_parent(True)"
-    environment = {**ENVIRONMENT, "REMOE_PARENT_PID": str(parent)}
-    assert subprocess.run([sys.executable, "-c", script], env=environment).returncode == code
+
+    def code(parent):
+        environment = {**ENVIRONMENT, "REMOE_PARENT_PID": str(parent)}
+        return subprocess.run([sys.executable, "-c", script], env=environment).returncode
+
+    zombie = subprocess.Popen(["true"])
+    time.sleep(0.1)
+    assert code(os.getpid()) == 0
+    assert code(zombie.pid) == -signal.SIGKILL
+    zombie.wait()
+    assert code(zombie.pid) == -signal.SIGKILL
+
+
+class Worker:
+    """A writer process as Megatron's caller holds it."""
+
+    exitcode = -9
+
+    def __init__(self, alive):
+        self.is_alive = lambda: alive
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+def test_a_dead_writer_is_not_waited_for(root, monkeypatch, blocking):
+    """Megatron would wait without end for its answer."""
+    guard_checkpoints()
+    monkeypatch.setattr("megatron.remoe.checkpoint_patches.get_args", lambda: Namespace(save=root))
+    caller = PersistentAsyncCaller()
+    caller._persistent_comp_q = queue.Queue()
+    caller.process = Worker(alive=False)
+    message = "the writer process died with exit code -9 .*iteration 20 is whole"
+    with pytest.raises(CheckpointError, match=message):
+        caller.is_current_async_call_done(blocking, no_dist=True)
+    caller.process = None
+
+
+def test_a_writer_that_dies_with_its_task_is_not_waited_for(root, monkeypatch):
+    guard_checkpoints()
+    monkeypatch.setattr("megatron.remoe.checkpoint_patches.get_args", lambda: Namespace(save=root))
+    tasks = multiprocessing.get_context("spawn").JoinableQueue()
+    tasks.put(1)
+    monkeypatch.setattr(PersistentAsyncCaller, "_persistent_preload_q", tasks)
+    monkeypatch.setattr(PersistentAsyncCaller, "_persistent_queue", queue.Queue())
+    caller = PersistentAsyncCaller()
+    caller.process = Worker(alive=False)
+    request = AsyncRequest(print, (), [], preload_fn=print)
+    with pytest.raises(CheckpointError, match="the writer process died with exit code -9"):
+        caller.schedule_async_call(request)
+    caller.process = None
 
 
 def _runs(pid):
