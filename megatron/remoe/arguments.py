@@ -9,7 +9,7 @@ from megatron.training.checkpointing import load_args_from_checkpoint
 from megatron.training.global_vars import set_global_variables
 
 from megatron.remoe.checkpoint_files import check_checkpoint
-from megatron.remoe.checkpoint_patches import guard_checkpoints, start_results_queue
+from megatron.remoe.checkpoint_patches import guard_checkpoints, start_helpers
 from megatron.remoe.conflicts import check_conflicts
 from megatron.remoe.data_paths import check_data_paths
 from megatron.remoe.granularity import apply_granularity
@@ -96,7 +96,7 @@ def parse_and_validate_args(
     guard_checkpoints()
     check_checkpoint(args)
     if args.save and args.ckpt_format == "torch_dist":
-        start_results_queue()
+        start_helpers(args.async_save)
     fit_to_machine(args, given)
     apply_granularity(args)
     if args.moe_relu_routing:

@@ -8,9 +8,11 @@ import functools
 import multiprocessing
 import os
 import pickle
+import signal
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.managers import SyncManager
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,6 +46,7 @@ def guard_checkpoints() -> None:
     PersistentAsyncCaller.schedule_async_call = _joining_the_living(
         PersistentAsyncCaller.schedule_async_call
     )
+    PersistentAsyncCaller.close = _closing_the_living(PersistentAsyncCaller.close)
     PersistentAsyncCaller.is_current_async_call_done = _not_waiting_for_the_dead(
         PersistentAsyncCaller.is_current_async_call_done
     )
@@ -67,8 +70,23 @@ def _read_without_running() -> None:
     filesystem.pickle = SimpleNamespace(**vars(pickle) | {"load": load_metadata})
 
 
-def start_results_queue() -> None:
-    """Make the queue through which a save tells what it wrote, ahead of Megatron.
+def start_helpers(async_save: bool) -> None:
+    """Start the processes that saving needs, ahead of Megatron, out of the reach of SIGTERM.
+
+    torchrun sends SIGTERM to the process group of each rank: a rank with `--exit-signal-handler` saves
+    then, and needs them. They end with the rank.
+    """
+    handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # children inherit it
+    try:
+        _start_results_queue()
+        if async_save:  # the writer will be a child of the fork server
+            forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _start_results_queue() -> None:
+    """Make the queue through which a save tells what it wrote.
 
     Replaces what `filesystem_async.get_write_results_queue` makes at the first save: a process that
     imports the whole training script (5 s on two cores, while training waits) and outlives a rank that
@@ -222,6 +240,20 @@ def _joining_the_living(original: Callable) -> Callable:
         return original(self, request)
 
     return schedule_async_call
+
+
+def _closing_the_living(original: Callable) -> Callable:
+    """`PersistentAsyncCaller.close`, which waits until the writer has done its last task: for ever."""
+
+    @functools.wraps(original)
+    def close(self, abort=False):
+        dead = self.process is not None and not self.process.is_alive()
+        if dead:
+            for tasks in (self._persistent_queue, self._persistent_preload_q):
+                tasks.cancel_join_thread()  # nobody reads them: do not wait for that at the exit
+        return original(self, abort or dead)
+
+    return close
 
 
 def _writer_died(process: object) -> checkpoint_files.CheckpointError:

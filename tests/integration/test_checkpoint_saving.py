@@ -311,7 +311,10 @@ def test_a_writer_that_dies_with_its_task_is_not_waited_for(root, monkeypatch):
     request = AsyncRequest(print, (), [], preload_fn=print)
     with pytest.raises(CheckpointError, match="the writer process died with exit code -9"):
         caller.schedule_async_call(request)
-    caller.process = None
+    monkeypatch.setattr(PersistentAsyncCaller, "_persistent_queue", tasks)
+    caller.process.kill = lambda: None
+    caller.close()  # at the end of the run
+    assert caller.process is None
 
 
 def _runs(pid):
