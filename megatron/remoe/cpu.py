@@ -162,6 +162,7 @@ def _replace_process_group() -> None:
 def _replace_in_megatron() -> None:
     """Replace the few Megatron functions that assume CUDA beyond `torch.cuda`."""
     import megatron.training.training as training
+    from megatron.core.dist_checkpointing.strategies import filesystem_async
     from megatron.core.tensor_parallel import random
     from megatron.core.transformer.moe import moe_utils, token_dispatcher
 
@@ -174,6 +175,10 @@ def _replace_in_megatron() -> None:
     training.build_train_valid_test_data_iterators = _without_random_numbers(
         training.build_train_valid_test_data_iterators
     )
+    # It hands tensors that are on the CPU to the process that writes them as they are, in shared memory,
+    # and training goes on in them: --async-save would save a mixture of steps.
+    writer = filesystem_async.FileSystemWriterAsync
+    writer.prepare_write_data = _with_copies(writer.prepare_write_data)
     # They ask the CUDA extension of torch directly.
     random._get_cuda_rng_state = lambda *args, **kwargs: torch.get_rng_state()
     random._set_cuda_rng_state = lambda state, *args, **kwargs: torch.set_rng_state(state)
@@ -195,6 +200,20 @@ def _without_random_numbers(original):
             return original(*args, **kwargs)
 
     return call
+
+
+def _with_copies(original):
+    """`FileSystemWriterAsync.prepare_write_data`, after which what is to be written stays as it is."""
+
+    @functools.wraps(original)
+    def prepare_write_data(self, plan, planner):
+        original(self, plan, planner)
+        self.write_buckets = [
+            (path, name, (objects, [(item, tensor.clone()) for item, tensor in tensors]))
+            for path, name, (objects, tensors) in self.write_buckets
+        ]
+
+    return prepare_write_data
 
 
 def _tensor_to_host(tensor, as_numpy=False, record_stream=False):

@@ -1,26 +1,15 @@
 """What a save leaves at each moment, and that reading runs nothing, below the checks before it."""
 
 import json
-import multiprocessing
 import os
 import pickle
-import queue
 import resource
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from argparse import Namespace
-from pathlib import Path
 
 import pytest
 import torch
 from megatron.core import dist_checkpointing
-from megatron.core.dist_checkpointing.strategies.async_utils import (
-    AsyncRequest,
-    PersistentAsyncCaller,
-)
 from megatron.core.dist_checkpointing.validation import verify_integrity_manifest
 from megatron.training import checkpointing
 from torch.distributed.checkpoint import CheckpointException, FileSystemReader
@@ -225,100 +214,3 @@ def test_torch_says_in_its_own_way_that_the_disk_is_full(tmp_path):
             os._exit(0 if is_about_files(error) else 1)
         os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
-# --- processes
-
-PARENT = """
-import multiprocessing, os, sys, time
-from megatron.remoe.processes import die_with_parent
-
-die_with_parent(spawned=__name__ == "__mp_main__")
-
-def work(path):
-    open(path, "w").write(str(os.getpid()))
-    time.sleep(60)
-
-if __name__ == "__main__":
-    multiprocessing.get_context("spawn").Process(target=work, args=(sys.argv[1],)).start()
-    time.sleep(60)
-"""
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-
-
-def test_a_child_dies_with_its_parent(tmp_path):
-    script, note = tmp_path / "parent.py", tmp_path / "pid"
-    script.write_text(PARENT)
-    parent = subprocess.Popen([sys.executable, script, note], env=ENVIRONMENT)
-    while not (note.exists() and note.read_text()):
-        time.sleep(0.05)
-    child = int(note.read_text())
-    parent.kill()
-    parent.wait()
-    deadline = time.monotonic() + 10
-    while _runs(child):
-        assert time.monotonic() < deadline, "the child outlives its parent"
-        time.sleep(0.05)
-
-
-def test_a_child_whose_parent_died_first_ends():
-    script = "from megatron.remoe.processes import die_with_parent; die_with_parent(True)"
-
-    def code(parent):
-        environment = {**ENVIRONMENT, "REMOE_PARENT_PID": str(parent)}
-        return subprocess.run([sys.executable, "-c", script], env=environment).returncode
-
-    zombie = subprocess.Popen(["true"])
-    time.sleep(0.1)
-    assert code(os.getpid()) == 0
-    assert code(zombie.pid) == -signal.SIGKILL
-    zombie.wait()
-    assert code(zombie.pid) == -signal.SIGKILL
-
-
-class Worker:
-    """A writer process as Megatron's caller holds it."""
-
-    exitcode = -9
-
-    def __init__(self, alive):
-        self.is_alive = lambda: alive
-
-
-@pytest.mark.parametrize("blocking", [False, True])
-def test_a_dead_writer_is_not_waited_for(root, monkeypatch, blocking):
-    """Megatron would wait without end for its answer."""
-    guard_checkpoints()
-    monkeypatch.setattr("megatron.remoe.checkpoint_patches.get_args", lambda: Namespace(save=root))
-    caller = PersistentAsyncCaller()
-    caller._persistent_comp_q = queue.Queue()
-    caller.process = Worker(alive=False)
-    message = "the writer process died with exit code -9 .*iteration 20 is whole"
-    with pytest.raises(CheckpointError, match=message):
-        caller.is_current_async_call_done(blocking, no_dist=True)
-    caller.process = None
-
-
-def test_a_writer_that_dies_with_its_task_is_not_waited_for(root, monkeypatch):
-    guard_checkpoints()
-    monkeypatch.setattr("megatron.remoe.checkpoint_patches.get_args", lambda: Namespace(save=root))
-    tasks = multiprocessing.get_context("spawn").JoinableQueue()
-    tasks.put(1)
-    monkeypatch.setattr(PersistentAsyncCaller, "_persistent_preload_q", tasks)
-    monkeypatch.setattr(PersistentAsyncCaller, "_persistent_queue", queue.Queue())
-    caller = PersistentAsyncCaller()
-    caller.process = Worker(alive=False)
-    request = AsyncRequest(print, (), [], preload_fn=print)
-    with pytest.raises(CheckpointError, match="the writer process died with exit code -9"):
-        caller.schedule_async_call(request)
-    monkeypatch.setattr(PersistentAsyncCaller, "_persistent_queue", tasks)
-    caller.process.kill = lambda: None
-    caller.close()  # at the end of the run
-    assert caller.process is None
-
-
-def _runs(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
