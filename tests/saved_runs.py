@@ -4,7 +4,6 @@ Every run takes four steps and saves after two and four, so that `--ckpt-step 2`
 repeat its second half.
 """
 
-from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -83,10 +82,3 @@ def write_torch(folder: Path, state: dict) -> Path:
     torch.save(state, folder / "iter_0000004/mp_rank_00/model_optim_rng.pt")
     (folder / "latest_checkpointed_iteration.txt").write_text("4")
     return folder
-
-
-def stored_args(root: Path) -> Namespace:
-    """What a run in format torch_dist holds of its command line."""
-    from megatron.core.dist_checkpointing import load_common_state_dict
-
-    return load_common_state_dict(str(root / "iter_0000004"))["args"]

@@ -5,11 +5,47 @@ import pytest
 from commands import MOCK_DATA, RELU_MOE
 from forked_commands import pretrain_each
 from run_log.scalars import read_scalars
-from saved_runs import FAST, TRAINING, words_for
+from saved_runs import FAST, FOUR_STEPS, TRAINING, words_for
 
 NAMES = ("lm loss", "moe_relu_l1_reg_coeff", "moe_relu_sparsity", "grad-norm")
 RESTART = "--moe-relu-restart-l1-reg-coeff"
-RELU = [*RELU_MOE, *FAST]
+FROM_CHECKPOINT = [*TRAINING, *FOUR_STEPS, *MOCK_DATA, "--use-checkpoint-args"]
+
+
+def commands(saved, new):
+    """The commands of this module by name, in an order in which each finds what it loads."""
+    result = {}
+    for name in ("remoe", "granular"):
+        half = ["--load", f"{saved}/{name}", "--ckpt-step", "2"]
+        result[f"{name} from its settings"] = [*FROM_CHECKPOINT, *half]
+    for name, form in (("topk", "torch_dist"), ("topk_torch", "torch")):
+        words = [*words_for("dense"), *RELU_MOE, *FAST, "--ckpt-format", form]
+        half = ["--load", f"{saved}/{name}", "--ckpt-step", "2", RESTART]
+        save = ["--save", f"{new}/{name}", "--save-interval", "1"]
+        result[f"{name} restarted"] = [*words, *half, *save]
+        result[f"{name} resumed"] = [*words, "--load", f"{new}/{name}", "--ckpt-step", "3"]
+    half = ["--load", f"{saved}/remoe", "--ckpt-step", "2", RESTART]
+    result["remoe restarted"] = [*words_for("remoe"), *half]
+    result["ReMoE as TopK"] = words_for("topk", f"--load {saved}/remoe")
+    result["TopK as ReMoE"] = words_for("remoe", f"--load {saved}/topk")
+    other = ["--num-experts", "4", "--load", f"{saved}/remoe"]
+    result["other experts"] = [*FROM_CHECKPOINT, *other]
+    return {
+        name: [*words, "--tensorboard-dir", f"{new}/log/{name}"] for name, words in result.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(saved_runs, tmp_path_factory):
+    new = tmp_path_factory.mktemp("resumed")
+    words = commands(saved_runs, new)
+    done = dict(zip(words, pretrain_each(*words.values(), model=()), strict=True))
+
+    def scalars_of(name):
+        assert done[name].returncode == 0, done[name].stderr[-2000:]
+        return scalars(new / "log" / name)
+
+    return done, scalars_of
 
 
 def scalars(folder, first=1):
@@ -19,82 +55,40 @@ def scalars(folder, first=1):
     return {name: {i: v for i, v in row if i >= first} for name, row in rows.items()}
 
 
-def run(*commands):
-    """Each command on mock data; all must end well."""
-    for done in pretrain_each(*([*MOCK_DATA, *words] for words in commands), model=()):
-        assert done.returncode == 0, done.stderr[-2000:]
-
-
+@pytest.mark.parametrize("name", ["remoe", "granular"])
 def test_use_checkpoint_args_restores_the_model_and_its_regulariser_to_the_bit(
-    saved_runs, tmp_path
+    runs, saved_runs, name
 ):
     """Granularity, alpha, balancing, layer pattern ... in both formats, without a flag of a model."""
-    names = ("remoe", "granular")
-    words = [*TRAINING, "--train-iters", "4", "--use-checkpoint-args", "--ckpt-step", "2", "--load"]
-    run(
-        *(
-            [*words, str(saved_runs / name), "--tensorboard-dir", str(tmp_path / name)]
-            for name in names
-        )
-    )
-    for name in names:
-        whole, resumed = scalars(saved_runs / "log" / name, 3), scalars(tmp_path / name)
-        assert list(whole["lm loss"]) == [3, 4]
-        assert resumed == whole
+    whole = scalars(saved_runs / "log" / name, first=3)
+    assert list(whole["lm loss"]) == [3, 4]
+    assert runs[1](f"{name} from its settings") == whole
 
 
 @pytest.mark.parametrize("name", ["topk", "topk_torch"])
-def test_a_topk_model_goes_on_by_relu_routing_and_keeps_its_new_lambda(saved_runs, tmp_path, name):
-    words = [
-        *words_for("dense"),
-        *RELU,
-        "--ckpt-format",
-        "torch" if "torch" in name else "torch_dist",
-    ]
-    new = tmp_path / "new"
-    load = ["--load", str(saved_runs / name), "--ckpt-step", "2", RESTART]
-    run(
-        [
-            *words,
-            *load,
-            "--save",
-            str(new),
-            "--save-interval",
-            "1",
-            "--tensorboard-dir",
-            f"{new}/log",
-        ],
-        [*words, "--load", str(new), "--ckpt-step", "3", "--tensorboard-dir", f"{new}/resumed"],
-    )
-    restarted = scalars(new / "log")
-    coeffs = restarted["moe_relu_l1_reg_coeff"]
+def test_a_topk_model_goes_on_by_relu_routing_and_keeps_its_new_lambda(runs, name):
+    restarted = runs[1](f"{name} restarted")
+    assert restarted["moe_relu_l1_reg_coeff"] == pytest.approx({3: 1e-3, 4: 1.2e-3})
+    last = {curve: {4: values[4]} for curve, values in restarted.items()}
+    assert runs[1](f"{name} resumed") == last
+
+
+def test_a_schedule_is_restarted_where_the_checkpoint_has_a_lambda(runs):
+    coeffs = runs[1]("remoe restarted")["moe_relu_l1_reg_coeff"]
     assert coeffs == pytest.approx({3: 1e-3, 4: 1.2e-3})
-    assert scalars(new / "resumed") == {name: {4: row[4]} for name, row in restarted.items()}
 
 
-def test_a_schedule_is_restarted_where_the_checkpoint_has_a_lambda(saved_runs, tmp_path):
-    load = ["--load", str(saved_runs / "remoe"), "--ckpt-step", "2"]
-    log = ["--tensorboard-dir", str(tmp_path)]
-    run([*words_for("remoe"), *load, *log, RESTART])
-    assert scalars(tmp_path)["moe_relu_l1_reg_coeff"] == pytest.approx({3: 1e-3, 4: 1.2e-3})
-
-
-def test_a_checkpoint_of_another_model_ends_in_one_message_before_a_model_is_built(saved_runs):
-    wrong = {
-        "--moe-relu-routing: the checkpoint is a ReMoE model: add it": words_for(
-            "topk", f"--load {saved_runs}/remoe"
-        ),
-        f"or add {RESTART} to train it on by ReLU routing": words_for(
-            "remoe", f"--load {saved_runs}/topk"
-        ),
-        "--num-experts: 4 here, 8 in the checkpoint": [
-            *TRAINING,
-            *["--train-iters", "4", "--use-checkpoint-args", "--num-experts", "4", *MOCK_DATA],
-            *["--load", str(saved_runs / "remoe")],
-        ],
-    }
-    for message, done in zip(wrong, pretrain_each(*wrong.values(), model=()), strict=True):
-        assert done.returncode == 2, done.stderr[-2000:]
-        assert message in done.stderr and "Traceback" not in done.stderr
-        assert done.stderr.count("pretrain_gpt.py: the checkpoint ") == 1
-        assert "number of parameters" not in done.stdout
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ReMoE as TopK", "--moe-relu-routing: the checkpoint is a ReMoE model: add it"),
+        ("TopK as ReMoE", f"or add {RESTART} to train it on by ReLU routing"),
+        ("other experts", "--num-experts: 4 here, 8 in the checkpoint"),
+    ],
+)
+def test_another_model_ends_in_one_message_before_a_model_is_built(runs, name, message):
+    done = runs[0][name]
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.count("pretrain_gpt.py: the checkpoint ") == 1
+    assert "number of parameters" not in done.stdout

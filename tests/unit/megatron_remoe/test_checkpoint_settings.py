@@ -5,9 +5,13 @@ import warnings
 import pytest
 import torch
 
+from commands import MOCK_DATA
 from megatron.remoe.arguments import parse_and_validate_args  # noqa: F401  (cpu.enable comes first)
+from megatron.remoe.checkpoint_settings import differences
+from megatron.remoe.restore_settings import OURS
 from megatron.remoe.settings import CONTROLLER, FUNCTION, SCHEDULE, SHAPES
-from saved_runs import without_lambda, words_for, write_torch
+from megatron.remoe.stored_run import read_stored_run
+from saved_runs import FOUR_STEPS, RUNS, TRAINING, without_lambda, words_for, write_torch
 
 RELU = ["--moe-relu-routing", "--moe-relu-l1-reg-coeff-init"]
 MOE = ["--num-experts", "--moe-router-topk"]
@@ -141,6 +145,19 @@ def test_a_checkpoint_of_another_model_is_refused_by_the_flag(loading, name, add
 @pytest.mark.parametrize("name", ["remoe", "granular", "topk", "topk_torch", "dense"])
 def test_the_same_command_is_taken_without_a_word(loading, name):
     assert loading(name)[1] == []
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_use_checkpoint_args_needs_no_flag_of_a_model(validated, saved_runs, name):
+    words = [*TRAINING, *FOUR_STEPS, *MOCK_DATA, "--use-checkpoint-args"]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        args = validated([*words, "--load", str(saved_runs / name)])
+    assert [w.message for w in caught if "megatron/remoe" in w.filename] == []
+    stored = read_stored_run(saved_runs / name / "iter_0000004").args
+    assert differences((*SHAPES, *FUNCTION, *CONTROLLER), args, stored) == []
+    for ours in OURS:
+        assert getattr(args, ours) == getattr(stored, ours)
 
 
 def test_every_difference_is_in_one_message(loading):
