@@ -1,6 +1,5 @@
 """What a checkpoint says of the run that saved it, read without building anything."""
 
-import pickle
 import warnings
 from argparse import Namespace
 from dataclasses import dataclass
@@ -9,11 +8,12 @@ from pathlib import Path
 import torch
 from megatron.core.dist_checkpointing import load_common_state_dict
 from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.api import CheckpointException
 
 REG_COEFF = "router.state.reg_coeff"  # the end of lambda's name in either format
 
-# What a damaged file, or one with classes that weights_only refuses, ends in.
-UNREADABLE = (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError)
+# What a damaged file, or one with classes that weights_only refuses, ends in. torch's is no Exception.
+UNREADABLE = (Exception, CheckpointException)
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def is_own(args: Namespace, folder: Path) -> bool:
 def read_stored_run(folder: Path) -> StoredRun | None:
     """Read the arguments, and whether lambda is there, in Megatron's formats torch_dist and torch.
 
-    Needs no process group, loads no weights and runs no code of the checkpoint (`weights_only`).
+    Needs no process group and loads no weights; what is stored is unpickled with `weights_only`, but
+    torch's reader takes the index of torch_dist (`.metadata`) as it is, here as in Megatron's load.
 
     Args:
         folder: Of one iteration.

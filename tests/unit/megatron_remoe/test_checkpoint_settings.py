@@ -1,5 +1,6 @@
 """A checkpoint of another model is refused before anything is built, each difference by its flag."""
 
+import shutil
 import warnings
 
 import pytest
@@ -243,6 +244,18 @@ def test_a_checkpoint_without_settings_is_judged_by_its_lambda(loading, saved_ru
         loading("granular", "--moe-router-pre-softmax", RELU[:1], root=root)
     with pytest.raises(ValueError, match=r"--use-checkpoint-args: .* holds no settings"):
         loading("granular", "--use-checkpoint-args", root=root)
+
+
+@pytest.mark.parametrize("pattern", [".metadata", "*.distcp", "mp_rank_00/*.pt"])
+def test_a_damaged_file_is_named(loading, saved_runs, tmp_path, pattern):
+    name = "granular" if pattern.endswith(".pt") else "remoe"
+    shutil.copytree(saved_runs / name, tmp_path / name)
+    (file,) = (tmp_path / name / "iter_0000004").glob(pattern)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(
+        ValueError, match=r"iter_0000004.*: cannot read the settings stored there: ."
+    ):
+        loading(name, root=tmp_path / name)
 
 
 def test_no_code_of_a_checkpoint_is_run(loading, tmp_path):
