@@ -1,6 +1,7 @@
 """The state that a ReLU router carries from step to step: lambda and the step's counters."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,10 @@ class RoutingState(nn.Module):
         reg_coeff_init: ``lambda_0``.
         device: Where the buffers live; named here so that a model built on the meta device has
             real ones.
+        restart: Keep ``lambda_0`` when a state is loaded, whether or not there is a lambda in it.
+
+    Attributes:
+        awaits_load: Whether `restart` is still to happen: nothing was loaded, and no step counted.
     """
 
     reg_coeff: Tensor
@@ -29,10 +34,15 @@ class RoutingState(nn.Module):
     reg_loss: Tensor
 
     def __init__(
-        self, num_experts: int, reg_coeff_init: float, device: torch.device | str | int = "cpu"
+        self,
+        num_experts: int,
+        reg_coeff_init: float,
+        device: torch.device | str | int = "cpu",
+        restart: bool = False,
     ) -> None:
         super().__init__()
         self.num_experts = num_experts
+        self.restart = self.awaits_load = restart
         coeff = torch.tensor(reg_coeff_init, dtype=torch.float32, device=device)
         counts = torch.zeros(num_experts + 2, dtype=torch.int64, device=device)
         reg_loss = torch.zeros(2, dtype=torch.float64, device=device)
@@ -59,6 +69,20 @@ class RoutingState(nn.Module):
         """Forget the counters; lambda stays."""
         self.counts.zero_()
         self.reg_loss.zero_()
+        self.awaits_load = False
+
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # Even a load that is not strict (to which trainers fall back) must not go on from lambda_0
+        # in silence; and that second load must find a restart as the first one did.
+        name = f"{prefix}reg_coeff"
+        if self.restart:
+            state_dict[name] = self.reg_coeff.clone()
+            self.awaits_load = False
+        elif name not in state_dict:
+            raise ValueError(f"no {name} in what is loaded: lambda would silently start anew")
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RoutingState":
         # nn.Module._apply is what .to(), .cuda(), .half() and .bfloat16() go through. Follow the

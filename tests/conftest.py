@@ -78,3 +78,11 @@ def single_rank():
         with layout():
             yield
         torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="session")
+def saved_runs(tmp_path_factory):
+    """The folder of the checkpoints that `saved_runs.RUNS` names."""
+    from saved_runs import save_all
+
+    return save_all(tmp_path_factory.mktemp("saved_runs"))

@@ -5,16 +5,18 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 
 from megatron.training import arguments as megatron_arguments
-from megatron.training.checkpointing import load_args_from_checkpoint
-from megatron.training.global_vars import set_global_variables
+from megatron.training.global_vars import get_tokenizer, set_global_variables
 
 from megatron.remoe.checkpoint_files import check_checkpoint
 from megatron.remoe.checkpoint_patches import guard_checkpoints, start_helpers
+from megatron.remoe.checkpoint_settings import check_settings, check_vocabulary
 from megatron.remoe.conflicts import check_conflicts
 from megatron.remoe.data_paths import check_data_paths
 from megatron.remoe.granularity import apply_granularity
 from megatron.remoe.machine import fit_to_machine
+from megatron.remoe.restore_settings import given_names, restore_settings
 from megatron.remoe.script_options import check_script_options
+from megatron.remoe.stored_run import read_stored_run
 
 
 def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
@@ -38,6 +40,12 @@ def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
         default=1.2,
         help="alpha: the coefficient moves by this factor each step, up while routing is denser "
         "than 1 - topk/experts, down while it is sparser.",
+    )
+    group.add_argument(
+        "--moe-relu-restart-l1-reg-coeff",
+        action="store_true",
+        help="Start lambda anew at --moe-relu-l1-reg-coeff-init after loading a checkpoint: for one "
+        "without lambda (a TopK model, an older run), or to restart its schedule.",
     )
     group.add_argument(
         "--moe-relu-load-balancing",
@@ -79,10 +87,12 @@ def parse_and_validate_args(
     Raises:
         ValueError: Listing every conflict, each with its mend; or what Megatron's validation says.
     """
+    parsers = []
 
     def add_args(parser: ArgumentParser) -> ArgumentParser:
         parser = add_remoe_args(parser)
-        return extra_args_provider(parser) if extra_args_provider else parser
+        parsers.append(extra_args_provider(parser) if extra_args_provider else parser)
+        return parsers[0]
 
     given = given_flags(sys.argv[1:] if argv is None else argv)
     if "--yaml-cfg" in given:
@@ -90,27 +100,29 @@ def parse_and_validate_args(
             "--yaml-cfg: the file would replace all arguments, ReMoE's too: give flags"
         )
     args = megatron_arguments.parse_args(add_args)
+    guard_checkpoints()
+    folder = check_checkpoint(args)
+    stored = read_stored_run(folder) if folder else None
+    if args.use_checkpoint_args:
+        restore_settings(args, given_names(parsers[0], given), stored)
     check_script_options(args)
     check_conflicts(args, given)
     check_data_paths(args)
-    guard_checkpoints()
-    check_checkpoint(args)
     if args.save and args.ckpt_format == "torch_dist":
         start_helpers(args.async_save)
     fit_to_machine(args, given)
     apply_granularity(args)
     if args.moe_relu_routing:
         set_for_relu_routing(args)
-    if args.use_checkpoint_args:
-        load_args_from_checkpoint(args, load_arg="pretrained_checkpoint")
-        load_args_from_checkpoint(args)
     try:
         megatron_arguments.validate_args(args, args_defaults or {})
     except AssertionError as error:
         if not str(error):
             raise  # only the traceback says what is wrong
         raise ValueError(f"Megatron refuses these options: {error}") from error
+    check_settings(args, given, stored)
     set_global_variables(args)
+    check_vocabulary(get_tokenizer().vocab_size, given, stored)
     return args
 
 

@@ -18,5 +18,8 @@ class ReMoETransformerConfig(TransformerConfig):
     moe_relu_l1_reg_coeff_multiplier: float = 1.2
     """alpha, the factor by which the coefficient moves each step."""
 
+    moe_relu_restart_l1_reg_coeff: bool = False
+    """Start lambda at lambda_0 after a checkpoint was loaded, whether or not it holds one."""
+
     moe_relu_load_balancing: str = "micro-batch"
     """Tokens whose expert load weighs the regulariser: "micro-batch" (eq. 10) or "none" (eq. 9)."""

@@ -166,11 +166,6 @@ REFUSED = (
         _set("moe_pad_experts_for_cuda_graph_inference"),
         NO_CAPACITY,
     ),
-    Conflict(
-        "--mtp-num-layers",
-        _set("mtp_num_layers"),
-        "Megatron would build its MTP layers with TopK routing: leave it out",
-    ),
     Conflict("--use-torch-fsdp2", _set("use_torch_fsdp2"), UNTESTED),
     Conflict(
         "--moe-use-upcycling",
@@ -216,6 +211,21 @@ IGNORED = (
         "--moe-token-drop-policy",
         _given("--moe-token-drop-policy"),
         "has no effect: no token is dropped",
+    ),
+    Conflict(
+        "--moe-router-bias-update-rate",
+        _given("--moe-router-bias-update-rate"),
+        "has no effect: there is no expert bias",
+    ),
+    Conflict(
+        "--moe-router-quantile-balancing-ema",
+        _given("--moe-router-quantile-balancing-ema"),
+        "has no effect: the L1 regulariser balances the experts",
+    ),
+    Conflict(
+        "--moe-upcycling-granularity",
+        _given("--moe-upcycling-granularity"),
+        "has no effect: no dense model is upcycled (see --moe-granularity)",
     ),
     Conflict(
         "--moe-z-loss-coeff",

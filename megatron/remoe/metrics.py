@@ -1,14 +1,13 @@
 """What the log says about routing: one table of counters, and the tracker that reports it."""
 
-import warnings
 from dataclasses import dataclass
 
 import torch
 from megatron.core.transformer.moe.moe_logging import MoEMetricsTracker
 from torch import Tensor
 
+from megatron.remoe.health import RoutingHealth
 from remoe import RoutingState, sparsity
-from remoe.controller import REG_COEFF_MAX, REG_COEFF_MIN
 
 
 @dataclass
@@ -82,7 +81,8 @@ class ReMoEMetricsTracker(MoEMetricsTracker):
     host only in an iteration that logs.
 
     Args:
-        source: Has `.stats`, the `RoutingStats` of the last step, and takes `.mean_active_experts`.
+        source: Has `.stats`, the `RoutingStats` of the last step, and `.target_sparsity`, and takes
+            `.mean_active_experts`.
         log_interval: Iterations between console lines.
         tensorboard_log_interval: Iterations between tensorboard points.
     """
@@ -93,7 +93,7 @@ class ReMoEMetricsTracker(MoEMetricsTracker):
         self.log_interval = log_interval
         self.tensorboard_log_interval = tensorboard_log_interval
         self._active_and_tokens: Tensor | None = None  # [2], since the last console line
-        self._warned = False
+        self._health = RoutingHealth(source.target_sparsity)
         self._is_first = True
 
     def report(
@@ -113,21 +113,22 @@ class ReMoEMetricsTracker(MoEMetricsTracker):
         if stats is None:
             return log
         self._accumulate(stats)
+        self._health.observe(stats)
         to_console = iteration % self.log_interval == 0 or self._is_first
         has_writer = writer is not None or wandb_writer is not None
         to_writer = has_writer and iteration % self.tensorboard_log_interval == 0
         self._is_first = False
         if not (to_console or to_writer):
             return log
-        scalars = stats.scalars()
+        scalars = stats.scalars() | {"moe_relu_steps_at_bound": self._health.steps_at_bound}
         scalars = dict(zip(scalars, torch.stack(list(scalars.values())).tolist(), strict=True))
-        self._warn_at_bounds(scalars["moe_relu_l1_reg_coeff"])
         if to_writer:
             self._log_scalars(scalars, iteration, writer, wandb_writer)
             layers = layer_scalars(stats, per_expert=per_layer_logging)
             self._log_scalars(layers, iteration, writer, wandb_writer)
         if to_console:
             self._measure_active_experts()
+            self._health.judge(scalars["moe_relu_steps_at_bound"], scalars["moe_relu_l1_reg_coeff"])
             log += format_scalars(scalars)
             if per_layer_logging:
                 log += format_layers(stats)
@@ -147,20 +148,9 @@ class ReMoEMetricsTracker(MoEMetricsTracker):
             self.source.mean_active_experts = active / tokens
         self._active_and_tokens = None
 
-    def _warn_at_bounds(self, reg_coeff: float) -> None:
-        # The bounds as fp32 holds them: 1e-30 rounds up. NaN (no router trains) is at neither.
-        lower, upper = torch.tensor([REG_COEFF_MIN, REG_COEFF_MAX]).tolist()
-        if not self._warned and (reg_coeff <= lower or reg_coeff >= upper):
-            self._warned = True
-            warnings.warn(
-                f"moe_relu_l1_reg_coeff reached its bound ({reg_coeff:g}): sparsity cannot be steered "
-                "to its target. Look at moe_relu_dead_experts and moe_relu_tokens_without_expert.",
-                stacklevel=2,
-            )
-
 
 def layer_scalars(stats: RoutingStats, per_expert: bool) -> dict[str, float]:
-    """Sparsity and largest expert load of each MoE layer, by Megatron's per-layer names.
+    """Sparsity, largest expert load and idle tokens of each MoE layer, by Megatron's per-layer names.
 
     Args:
         stats: One step.
@@ -168,6 +158,7 @@ def layer_scalars(stats: RoutingStats, per_expert: bool) -> dict[str, float]:
     """
     num_tokens = stats.num_tokens.tolist()
     tokens_per_expert = stats.tokens_per_expert.tolist()
+    without_expert = stats.table[:, -5].tolist()
     result = {}
     for i, (tokens, experts) in enumerate(zip(num_tokens, tokens_per_expert, strict=True)):
         if tokens == 0:
@@ -177,6 +168,7 @@ def layer_scalars(stats: RoutingStats, per_expert: bool) -> dict[str, float]:
         result[f"moe/moe_relu_sparsity_layer_{i}"] = 1.0 - active / (tokens * num_experts)
         result[f"moe/moe_relu_active_experts_layer_{i}"] = active / tokens
         result[f"moe/moe_relu_max_expert_load_layer_{i}"] = max(load)
+        result[f"moe/moe_relu_tokens_without_expert_layer_{i}"] = without_expert[i] / tokens
         if per_expert:
             for e, value in enumerate(load):
                 result[f"moe/moe_relu_expert_load_layer_{i}_expert_{e}"] = value
@@ -192,6 +184,7 @@ def format_scalars(scalars: dict[str, float]) -> str:
         "moe_relu_active_experts": ".3f",
         "moe_relu_dead_experts": ".0f",
         "moe_relu_tokens_without_expert": ".4f",
+        "moe_relu_steps_at_bound": ".0f",
     }
     return "".join(f" {name}: {scalars[name]:{formats[name]}} |" for name in formats)
 

@@ -31,7 +31,16 @@ class ReLURouter(TopKRouter):
             config.num_moe_experts,
             config.moe_relu_l1_reg_coeff_init,
             device=torch.cuda.current_device(),
+            restart=config.moe_relu_restart_l1_reg_coeff,
         )
+
+    def sharded_state_dict(self, prefix: str = "", *args, **kwargs) -> dict:
+        """Megatron's, without lambda where loading must not ask for it; saving always holds it."""
+        sharded = super().sharded_state_dict(prefix, *args, **kwargs)
+        if self.state.awaits_load:
+            # Megatron refuses a checkpoint that lacks a name that is asked for.
+            del sharded[f"{prefix}state.reg_coeff"]
+        return sharded
 
     def routing(self, logits: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """ReLU routing with the L1 loss attached to the gate values.

@@ -12,6 +12,7 @@ NOT_HERE = (
     ("dataloader_fast_cache_load", "--dataloader-fast-cache-load"),
     ("freeze_all_layers", "--freeze-all-layers"),
     ("check_for_spiky_loss", "--check-for-spiky-loss"),
+    ("mtp_num_layers", "--mtp-num-layers"),
 )
 
 # name, flag; Megatron ends in a bare assertion or a TypeError without them.
@@ -31,7 +32,8 @@ def check_script_options(args: Namespace) -> None:
     """Refuse what would be ignored, and name what is missing.
 
     Args:
-        args: Parsed, not yet validated by Megatron.
+        args: Parsed, with the settings of a checkpoint in it where it is to give them, not yet
+            validated by Megatron.
 
     Raises:
         ValueError: Naming every flag.
@@ -41,12 +43,16 @@ def check_script_options(args: Namespace) -> None:
         for name, flag in NOT_HERE
         if getattr(args, name, None)
     ]
-    if not args.use_checkpoint_args and not args.skip_train:
+    if not args.skip_train:
         errors += [f"{flag}: give it" for name, flag in REQUIRED if getattr(args, name) is None]
         if not (args.train_iters or args.train_samples):
             errors.append("--train-iters (or --train-samples): give a number above 0")
     if args.use_checkpoint_args and not (args.load or args.pretrained_checkpoint):
         errors.append("--use-checkpoint-args: needs --load or --pretrained-checkpoint")
+    if args.rerun_mode == "report_stats":
+        errors.append(
+            "--rerun-mode report_stats: Megatron 0.19.2 knows it by another name: leave it out"
+        )
     if args.save and not args.save_interval:
         errors.append("--save: needs --save-interval")
     if not (args.mock_data or _names_data(args)):

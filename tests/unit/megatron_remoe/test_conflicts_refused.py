@@ -77,7 +77,6 @@ ROWS = [
         "--moe-pad-experts-for-cuda-graph-inference",
         "--moe-pad-experts-for-cuda-graph-inference",
     ),
-    ("--mtp-num-layers 1", "--mtp-num-layers"),
     ("--use-torch-fsdp2", "--use-torch-fsdp2"),
     ("--moe-use-upcycling", "--moe-use-upcycling"),
     ("--perform-rl-step", "--perform-rl-step"),
@@ -121,10 +120,10 @@ def test_each_flag_has_one_rule():
 
 
 def test_all_conflicts_are_listed_in_one_message():
-    words = "--moe-router-fusion --mtp-num-layers 1 --moe-router-topk 99 --moe-granularity 0"
+    words = "--moe-router-fusion --spec a b --moe-router-topk 99 --moe-granularity 0"
     error, _ = complaints([*REMOE, *words.split()])
     named = [line.split(":")[0].split()[0] for line in error.splitlines()[1:]]
-    expected = ["--moe-granularity", "--moe-router-topk", "--moe-router-fusion", "--mtp-num-layers"]
+    expected = ["--moe-granularity", "--moe-router-topk", "--moe-router-fusion", "--spec"]
     assert named == expected
 
 

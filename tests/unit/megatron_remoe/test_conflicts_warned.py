@@ -10,6 +10,9 @@ ROWS = [
     ("--moe-router-score-function=softmax", "--moe-router-score-function"),
     ("--moe-router-pre-softmax", "--moe-router-pre-softmax"),
     ("--moe-token-drop-policy position", "--moe-token-drop-policy"),
+    ("--moe-router-bias-update-rate 1e-2", "--moe-router-bias-update-rate"),
+    ("--moe-router-quantile-balancing-ema 0.9", "--moe-router-quantile-balancing-ema"),
+    ("--moe-upcycling-granularity 2", "--moe-upcycling-granularity"),
     ("--moe-z-loss-coeff 1e-3", "--moe-z-loss-coeff"),
     ("--use-megatron-fsdp", "--use-megatron-fsdp"),
 ]
@@ -41,6 +44,7 @@ def test_a_warning_and_an_error_come_together():
         "--moe-relu-l1-reg-coeff-init 1e-6",
         "--moe-relu-l1-reg-coeff-multiplier 1.1",
         "--moe-relu-load-balancing none",
+        "--moe-relu-restart-l1-reg-coeff",
     ],
 )
 @pytest.mark.parametrize("model", [MODEL, [*MODEL, *MOE]], ids=["dense", "TopK"])

@@ -17,6 +17,7 @@ IGNORED = [
     "--dataloader-fast-cache-load",
     "--freeze-all-layers",
     "--check-for-spiky-loss",
+    "--mtp-num-layers 1",
 ]
 
 
@@ -65,14 +66,20 @@ def test_data_must_be_given_in_one_way_or_the_other():
         check_script_options(parse([*words, flag, "x"])[0])
 
 
-def test_a_checkpoint_may_say_the_rest():
-    check_script_options(parse(["--use-checkpoint-args", "--load", "x", "--mock-data"])[0])
+def test_the_settings_of_a_checkpoint_need_a_checkpoint():
+    check_script_options(parse([*MODEL, "--use-checkpoint-args", "--load", "x"])[0])
     assert "--use-checkpoint-args: needs --load" in complaint(["--use-checkpoint-args"])
 
 
 def test_saving_needs_an_interval():
     assert "--save: needs --save-interval" in complaint([*MODEL, "--save", "x"])
     check_script_options(parse([*MODEL, "--save", "x", "--save-interval", "5"])[0])
+
+
+def test_a_mode_that_megatron_offers_and_does_not_know_is_refused():
+    """Its parser says report_stats, its state machine report_determinism_stats: a traceback."""
+    assert "--rerun-mode report_stats: " in complaint([*MODEL, "--rerun-mode", "report_stats"])
+    check_script_options(parse([*MODEL, "--rerun-mode", "disabled"])[0])
 
 
 def test_everything_comes_in_one_message():

@@ -77,6 +77,14 @@ def test_a_repeated_forward_backward_moves_it_once(run):
     assert run.steps_up == 1
 
 
+def test_a_repeated_forward_backward_is_counted_once(run):
+    run.forward_backward()
+    once = run.hook.stats.table.clone()
+    run.forward_backward()
+    assert torch.equal(run.hook.stats.table, once) and once[:, :-6].sum() > 0
+    assert all(layer.router.state.counts.sum() == 0 for layer in run.model.layers)
+
+
 def test_the_last_forward_backward_decides(run):
     run.forward_backward(active=8)
     run.forward_backward(active=0)

@@ -55,8 +55,31 @@ def test_lambda_is_saved_and_loaded_to_the_bit(state, cast):
 
 
 def test_a_missing_lambda_is_an_error(state):
-    with pytest.raises(RuntimeError, match="reg_coeff"):
+    with pytest.raises(ValueError, match="no reg_coeff in what is loaded"):
         state.load_state_dict({})
+
+
+def test_a_missing_lambda_is_an_error_even_where_loading_is_not_strict(state):
+    """Trainers fall back to that when a strict load fails, and go on."""
+    with pytest.raises(ValueError, match=r"no inner\.reg_coeff in what is loaded"):
+        torch.nn.ModuleDict({"inner": state}).load_state_dict({}, strict=False)
+
+
+@pytest.mark.parametrize("stored", [{}, {"reg_coeff": torch.tensor(1.0)}], ids=["without", "with"])
+def test_a_restart_keeps_lambda_0_whatever_is_loaded(stored):
+    state = RoutingState(4, LAMBDA, restart=True)
+    for strict in (True, False):  # a trainer may try both
+        state.load_state_dict(stored, strict=strict)
+        assert torch.equal(state.reg_coeff, torch.tensor(LAMBDA))
+    assert stored.get("reg_coeff") in (None, 1.0), "what was loaded is left as it was"
+
+
+def test_a_restart_is_awaited_until_a_state_is_loaded_or_a_step_is_over():
+    loaded, stepped = (RoutingState(4, LAMBDA, restart=True) for _ in range(2))
+    assert loaded.awaits_load and not RoutingState(4, LAMBDA).awaits_load
+    loaded.load_state_dict({})
+    stepped.reset()
+    assert not loaded.awaits_load and not stepped.awaits_load
 
 
 def test_a_deep_copy_is_independent(state):
