@@ -17,6 +17,7 @@ class ReMoELayer(MoELayer):
         if pg_collection is None:
             pg_collection = get_default_pg_collection()
         super().__init__(config, submodules, layer_number, pg_collection, **kwargs)
+        self._mark_expert_parameters()
         if config.moe_token_dispatcher_type == "alltoall":
             self.token_dispatcher = ReMoEAlltoAllTokenDispatcher(
                 self.num_local_experts,
@@ -33,3 +34,12 @@ class ReMoELayer(MoELayer):
             widen_deepep(
                 self.token_dispatcher, config.num_moe_experts, pg_collection.expt_tp.size()
             )
+
+    def _mark_expert_parameters(self) -> None:
+        """Reduce and optimize experts apart from dense parameters, whatever the layout.
+
+        Megatron marks them `allreduce = False` only where expert parallelism is on: its optimizer is
+        then a chain of two instead of one, and a checkpoint of either kind does not load as the other.
+        """
+        for parameter in self.experts.parameters():
+            parameter.allreduce = False
