@@ -27,7 +27,7 @@ from megatron.training import pretrain
 from megatron.training.argument_utils import pretrain_cfg_container_from_args
 
 from megatron.remoe.arguments import parse_and_validate_args
-from megatron.remoe.checkpoint_files import CheckpointError
+from megatron.remoe.checkpoint.files import CheckpointError
 from megatron.remoe.data_paths import DataError
 from megatron.remoe.forward_step import forward_step
 from megatron.remoe.gpt_data import train_valid_test_datasets
@@ -58,12 +58,12 @@ def main() -> None:
 
 def refuse(error: ValueError) -> NoReturn:
     """Say once a node what is wrong, without a traceback."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"pretrain_gpt.py: {error}", file=sys.stderr, flush=True)
-    elif "TORCHELASTIC_RUN_ID" in os.environ:
-        # torchrun ends the others as soon as one ends: the first may still be looking for what to say
+    if os.environ.get("LOCAL_RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" in os.environ:
+        # torchrun ends all ranks when one ends, and the first may still be looking for what to say.
+        # It may also be fine, and wait for this one.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(600)
+        time.sleep(60)
+    print(f"pretrain_gpt.py: {error}", file=sys.stderr, flush=True)
     sys.exit(2)
 
 

@@ -179,7 +179,7 @@ def _pieces(folder: Path) -> dict[str, bytes]:
     import megatron.core  # noqa: F401  names the classes that Megatron saves as safe
     import torch
 
-    from megatron.remoe.safe_unpickling import load_metadata
+    from megatron.remoe.checkpoint.safe_unpickling import load_metadata
 
     if not (folder / ".metadata").exists():
         result = {}

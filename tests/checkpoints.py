@@ -8,6 +8,7 @@ from io import BytesIO
 
 import torch
 
+from commands import TRACKER
 from ranks_gpt import save_checkpoint
 
 GOOD, BAD = 10, 20  # iterations; the tracker file names the second
@@ -15,7 +16,7 @@ GOOD, BAD = 10, 20  # iterations; the tracker file names the second
 
 def save_root(root, checkpoint_format):
     """A folder for `--load` with two whole checkpoints, as the guarded saving leaves it."""
-    from megatron.remoe.checkpoint_saving import tracker_file
+    from megatron.remoe.checkpoint.saving import tracker_file
 
     for iteration in (GOOD, BAD):
         folder = root / f"iter_{iteration:07d}"
@@ -27,7 +28,7 @@ def save_root(root, checkpoint_format):
                 (folder / rank).mkdir()
                 state = {"model": {"weight": torch.arange(4096.0)}, "args": Namespace(seed=1)}
                 torch.save(state, folder / rank / "model_optim_rng.pt")
-        with tracker_file(root / "latest_checkpointed_iteration.txt") as tracker:
+        with tracker_file(root / TRACKER) as tracker:
             tracker.write(str(iteration))
 
 

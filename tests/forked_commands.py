@@ -34,8 +34,6 @@ def pretrain_each(*commands: list[str], model=(*TINY_MODEL, *MOCK_DATA)):
 
 def _serve(folder, commands):
     sys.path.insert(0, os.getcwd())
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        os.environ.pop(name, None)  # of a world that the tests' process has joined
     import pretrain_gpt
 
     codes = []
@@ -49,6 +47,9 @@ def _serve(folder, commands):
 
 def _become(main, files, words):
     """Run as a process of its own would, and end."""
+    from megatron.remoe.processes import die_with_parent
+
+    die_with_parent(spawned=True)
     for number, path in enumerate(files, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
     sys.argv = ["pretrain_gpt.py", *words]

@@ -8,13 +8,9 @@ from pathlib import Path
 
 import torch
 
-from commands import RELU_MOE, TINY_MODEL
+from commands import RELU_MOE, TINY_MODEL, TOPK_MOE, TRACKER
 from forked_commands import pretrain_each
 
-TOPK_MOE = (
-    "--num-experts 8 --moe-router-topk 1 --moe-router-pre-softmax "
-    "--moe-router-load-balancing-type aux_loss --moe-aux-loss-coeff 0.01"
-).split()
 FOUR_STEPS = ["--train-iters", "4"]
 # A coefficient that sparsity follows within a few steps.
 FAST = ["--moe-relu-l1-reg-coeff-init", "1e-3"]
@@ -80,5 +76,5 @@ def write_torch(folder: Path, state: dict) -> Path:
     """A checkpoint of iteration 4 in format torch."""
     (folder / "iter_0000004/mp_rank_00").mkdir(parents=True)
     torch.save(state, folder / "iter_0000004/mp_rank_00/model_optim_rng.pt")
-    (folder / "latest_checkpointed_iteration.txt").write_text("4")
+    (folder / TRACKER).write_text("4")
     return folder

@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from megatron.training import arguments as megatron_arguments
 from megatron.training.global_vars import get_tokenizer, set_global_variables
 
-from megatron.remoe.checkpoint_files import check_checkpoint
-from megatron.remoe.checkpoint_patches import guard_checkpoints, start_helpers
-from megatron.remoe.checkpoint_settings import check_settings, check_vocabulary
+from megatron.remoe.checkpoint.agreement import check_settings, check_vocabulary, restart_once
+from megatron.remoe.checkpoint.files import check_checkpoint
+from megatron.remoe.checkpoint.patches import guard_checkpoints, start_helpers
+from megatron.remoe.checkpoint.restore_settings import given_names, restore_settings
+from megatron.remoe.checkpoint.stored_run import StoredRun, read_stored_run
 from megatron.remoe.conflicts import check_conflicts
 from megatron.remoe.data_paths import check_data_paths
 from megatron.remoe.granularity import apply_granularity
 from megatron.remoe.machine import fit_to_machine
-from megatron.remoe.restore_settings import given_names, restore_settings
 from megatron.remoe.script_options import check_script_options
-from megatron.remoe.stored_run import read_stored_run
 
 
 def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
@@ -45,7 +45,8 @@ def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
         "--moe-relu-restart-l1-reg-coeff",
         action="store_true",
         help="Start lambda anew at --moe-relu-l1-reg-coeff-init after loading a checkpoint: for one "
-        "without lambda (a TopK model, an older run), or to restart its schedule.",
+        "without lambda (a TopK model, an older run), or to restart its schedule. Once: not where a "
+        "run goes on with its own checkpoint (--load is --save).",
     )
     group.add_argument(
         "--moe-relu-load-balancing",
@@ -100,11 +101,7 @@ def parse_and_validate_args(
             "--yaml-cfg: the file would replace all arguments, ReMoE's too: give flags"
         )
     args = megatron_arguments.parse_args(add_args)
-    guard_checkpoints()
-    folder = check_checkpoint(args)
-    stored = read_stored_run(folder) if folder else None
-    if args.use_checkpoint_args:
-        restore_settings(args, given_names(parsers[0], given), stored)
+    stored = _look_at_checkpoint(args, given, parsers[0])
     check_script_options(args)
     check_conflicts(args, given)
     check_data_paths(args)
@@ -114,16 +111,33 @@ def parse_and_validate_args(
     apply_granularity(args)
     if args.moe_relu_routing:
         set_for_relu_routing(args)
-    try:
-        megatron_arguments.validate_args(args, args_defaults or {})
-    except AssertionError as error:
-        if not str(error):
-            raise  # only the traceback says what is wrong
-        raise ValueError(f"Megatron refuses these options: {error}") from error
+    _validate(args, args_defaults or {})
     check_settings(args, given, stored)
     set_global_variables(args)
     check_vocabulary(get_tokenizer().vocab_size, given, stored)
     return args
+
+
+def _look_at_checkpoint(
+    args: Namespace, given: frozenset[str], parser: ArgumentParser
+) -> StoredRun | None:
+    """Make reading checkpoints safe; read, and restore, what the one to load says of its run."""
+    guard_checkpoints()
+    folder = check_checkpoint(args)
+    stored = read_stored_run(folder) if folder else None
+    if args.use_checkpoint_args:
+        restore_settings(args, given_names(parser, given), stored)
+    restart_once(args, stored)
+    return stored
+
+
+def _validate(args: Namespace, args_defaults: dict) -> None:
+    try:
+        megatron_arguments.validate_args(args, args_defaults)
+    except AssertionError as error:
+        if not str(error):
+            raise  # only the traceback says what is wrong
+        raise ValueError(f"Megatron refuses these options: {error}") from error
 
 
 def given_flags(argv: Sequence[str]) -> frozenset[str]:

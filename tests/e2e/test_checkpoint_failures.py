@@ -1,6 +1,7 @@
 """Damaged checkpoints, a full disk and lost ranks, as the user of the command sees them."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,9 +10,8 @@ import time
 
 import pytest
 
-from commands import MOCK_DATA, RELU_MOE, ROOT, TINY_MODEL, pretrain, run
+from commands import MOCK_DATA, RELU_MOE, ROOT, TINY_MODEL, TRACKER, pretrain, run
 
-TRACKER = "latest_checkpointed_iteration.txt"
 SAVING = ["--train-iters", "4", "--save-interval", "2"]
 
 
@@ -36,7 +36,7 @@ def resume(root):
 def refusal(done):
     """The one line that a refused command says, after the warnings of imports."""
     assert done.returncode != 0
-    assert "Traceback" not in done.stderr.split("ChildFailedError")[0].split("E1")[0]
+    assert "Traceback" not in re.split(r"^E\d{4} |ChildFailedError", done.stderr, flags=re.M)[0]
     lines = [line for line in done.stderr.splitlines() if "pretrain_gpt.py: " in line]
     assert len(lines) == 1, done.stderr[-3000:]
     return lines[0]
@@ -94,15 +94,18 @@ def test_a_killed_rank_ends_the_run(copy):
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    for line in process.stdout:
-        if " iteration        3/" in line:
-            break
-    ranks = subprocess.run(
-        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
-    )
-    os.kill(int(ranks.stdout.split()[-1]), signal.SIGKILL)
-    begin = time.monotonic()
-    rest = process.communicate(timeout=60)[0]
+    try:
+        for line in process.stdout:
+            if " iteration        3/" in line:
+                break
+        ranks = subprocess.run(
+            ["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True
+        )
+        os.kill(int(ranks.stdout.split()[-1]), signal.SIGKILL)
+        begin = time.monotonic()
+        rest = process.communicate(timeout=60)[0]
+    finally:
+        process.kill()  # and with it its ranks
     assert process.returncode != 0 and "Signal 9 (SIGKILL)" in rest
     assert time.monotonic() - begin < 45
     assert (copy / TRACKER).read_text() == "2"

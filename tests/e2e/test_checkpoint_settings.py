@@ -20,7 +20,7 @@ def commands(saved, new):
         result[f"{name} from its settings"] = [*FROM_CHECKPOINT, *half]
     for name, form in (("topk", "torch_dist"), ("topk_torch", "torch")):
         words = [*words_for("dense"), *RELU_MOE, *FAST, "--ckpt-format", form]
-        half = ["--load", f"{saved}/{name}", "--ckpt-step", "2", RESTART]
+        half = ["--load", f"{saved}/{name}", "--ckpt-step", "2", RESTART, "--no-load-optim"]
         save = ["--save", f"{new}/{name}", "--save-interval", "1"]
         result[f"{name} restarted"] = [*words, *half, *save]
         result[f"{name} resumed"] = [*words, "--load", f"{new}/{name}", "--ckpt-step", "3"]

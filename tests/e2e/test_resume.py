@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from commands import RELU_MOE, pretrain
+from commands import RELU_MOE
+from forked_commands import pretrain_each
 from run_log.scalars import read_scalars
 
 NAMES = ("lm loss", "moe_relu_l1_reg_coeff", "moe_relu_sparsity", "grad-norm")
@@ -17,23 +18,13 @@ def scalars(folder: Path) -> dict[str, dict[int, float]]:
 
 
 def test_same_seed_gives_the_same_bits_and_resuming_changes_none(tmp_path):
-    def train(name, iterations, *flags):
-        done = pretrain(
-            *FAST,
-            "--train-iters",
-            str(iterations),
-            "--tensorboard-dir",
-            str(tmp_path / name),
-            *flags,
-        )
+    checkpoint = tmp_path / "checkpoint"
+    whole = [*FAST, "--train-iters", "12", "--tensorboard-dir", tmp_path / "whole"]
+    parts = [*FAST, "--train-iters", "12", "--tensorboard-dir", tmp_path / "parts"]
+    parts += ["--save", checkpoint, "--load", checkpoint, "--save-interval", "6"]
+    for done in pretrain_each(whole, [*parts, "--exit-interval", "6"], parts):
         assert done.returncode == 0, done.stderr[-2000:]
-
-    train("whole", 12)
-    checkpoint = str(tmp_path / "checkpoint")
-    saving = ["--save", checkpoint, "--load", checkpoint, "--save-interval", "6"]
-    train("parts", 12, *saving, "--exit-interval", "6")
-    assert (tmp_path / "checkpoint" / "latest_checkpointed_iteration.txt").read_text() == "6"
-    train("parts", 12, *saving)
+    assert "loading distributed checkpoint" in done.stdout and "at iteration 6" in done.stdout
 
     whole, parts = scalars(tmp_path / "whole"), scalars(tmp_path / "parts")
     assert list(whole["lm loss"]) == list(range(1, 13))

@@ -17,8 +17,9 @@ from megatron.core.dist_checkpointing.strategies.async_utils import (
     PersistentAsyncCaller,
 )
 
-from megatron.remoe.checkpoint_files import CheckpointError
-from megatron.remoe.checkpoint_patches import guard_checkpoints
+from megatron.remoe.checkpoint.files import CheckpointError
+from megatron.remoe.checkpoint.patches import guard_checkpoints
+from megatron.remoe.processes import _runs
 
 PARENT = """
 import multiprocessing, os, sys, time
@@ -41,13 +42,15 @@ def test_a_child_dies_with_its_parent(tmp_path):
     script, note = tmp_path / "parent.py", tmp_path / "pid"
     script.write_text(PARENT)
     parent = subprocess.Popen([sys.executable, script, note], env=ENVIRONMENT)
+    deadline = time.monotonic() + 60
     while not (note.exists() and note.read_text()):
+        assert time.monotonic() < deadline, "the child did not start"
         time.sleep(0.05)
     child = int(note.read_text())
     parent.kill()
     parent.wait()
     deadline = time.monotonic() + 10
-    while _runs(child):
+    while _runs(str(child)):
         assert time.monotonic() < deadline, "the child outlives its parent"
         time.sleep(0.05)
 
@@ -85,7 +88,9 @@ class Worker:
 def test_a_dead_writer_is_not_waited_for(root, monkeypatch, blocking):
     """Megatron would wait without end for its answer."""
     guard_checkpoints()
-    monkeypatch.setattr("megatron.remoe.checkpoint_patches.get_args", lambda: Namespace(save=root))
+    monkeypatch.setattr(
+        "megatron.remoe.checkpoint.async_writer.get_args", lambda: Namespace(save=root)
+    )
     caller = PersistentAsyncCaller()
     caller._persistent_comp_q = queue.Queue()
     caller.process = Worker(alive=False)
@@ -97,7 +102,9 @@ def test_a_dead_writer_is_not_waited_for(root, monkeypatch, blocking):
 
 def test_a_writer_that_dies_with_its_task_is_not_waited_for(root, monkeypatch):
     guard_checkpoints()
-    monkeypatch.setattr("megatron.remoe.checkpoint_patches.get_args", lambda: Namespace(save=root))
+    monkeypatch.setattr(
+        "megatron.remoe.checkpoint.async_writer.get_args", lambda: Namespace(save=root)
+    )
     tasks = multiprocessing.get_context("spawn").JoinableQueue()
     tasks.put(1)
     monkeypatch.setattr(PersistentAsyncCaller, "_persistent_preload_q", tasks)
@@ -111,10 +118,3 @@ def test_a_writer_that_dies_with_its_task_is_not_waited_for(root, monkeypatch):
     caller.process.kill = lambda: None
     caller.close()  # at the end of the run
     assert caller.process is None
-
-
-def _runs(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

@@ -15,13 +15,12 @@ from megatron.training import checkpointing
 from torch.distributed.checkpoint import CheckpointException, FileSystemReader
 
 from checkpoints import BAD, Bomb, options, replace_object, truncate
-from megatron.remoe import checkpoint_saving
-from megatron.remoe.atomic_file import atomic_file
-from megatron.remoe.checkpoint_files import CheckpointError, checkpoint_to_load
-from megatron.remoe.checkpoint_patches import guard_checkpoints
-from megatron.remoe.checkpoint_saving import is_about_files, make_room, not_saved
-
-TRACKER = "latest_checkpointed_iteration.txt"
+from commands import TRACKER
+from megatron.remoe.checkpoint import saving
+from megatron.remoe.checkpoint.atomic_file import atomic_file
+from megatron.remoe.checkpoint.files import CheckpointError, checkpoint_to_load, newest_good
+from megatron.remoe.checkpoint.patches import guard_checkpoints
+from megatron.remoe.checkpoint.saving import is_about_files, make_room, not_saved
 
 
 @pytest.fixture
@@ -99,9 +98,24 @@ def test_a_run_that_resumes_itself_may_start_from_nothing(root, tmp_path):
     ):
         with pytest.raises(CheckpointError, match="no good checkpoint is in"):
             checkpoint_to_load(options(new, **changes))
+    (root / TRACKER).unlink()  # killed between the files of a save and the tracker file
+    itself = options(root, save=str(root))
+    newest = newest_good(root, contents=False)
+    assert checkpoint_to_load(itself) == root / f"iter_{newest:07d}"
+    assert itself.ckpt_step == newest
+    with pytest.raises(CheckpointError, match=f"--ckpt-step {newest_good(root)}"):
+        checkpoint_to_load(options(root))
+
+
+def test_half_of_a_first_save_in_format_torch_is_not_gone_on_from(saved_checkpoints, tmp_path):
+    """A rank's file may be missing: only the manifest says that all are there."""
+    root = shutil.copytree(saved_checkpoints["torch"], tmp_path / "root")
     (root / TRACKER).unlink()
-    with pytest.raises(CheckpointError, match="--ckpt-step 20"):
-        checkpoint_to_load(options(root, save=str(root)))
+    itself = options(root, save=str(root), ckpt_format="torch")
+    assert checkpoint_to_load(itself).name == "iter_0000020"
+    for folder in root.glob("iter_*"):
+        (folder / "integrity.json").unlink()
+    assert checkpoint_to_load(options(root, save=str(root), ckpt_format="torch")) is None
 
 
 # --- saving
@@ -116,7 +130,7 @@ def test_the_manifest_is_one_that_megatron_reads(root):
 
 
 def test_without_hashes_only_sizes_are_kept(root):
-    with checkpoint_saving.tracker_file(root / TRACKER, hashes=False) as tracker:
+    with saving.tracker_file(root / TRACKER, hashes=False) as tracker:
         tracker.write(str(BAD))
     listed = json.loads((root / f"iter_{BAD:07d}" / "integrity.json").read_text())
     assert listed["files"] == {} and len(listed["sizes"]) == 3
@@ -137,7 +151,7 @@ def test_a_file_is_replaced_in_one_step(tmp_path):
 
 def test_megatron_writes_the_tracker_file_last_and_whole(root, monkeypatch):
     guard_checkpoints()
-    monkeypatch.setattr("megatron.remoe.checkpoint_patches.get_args", lambda: options(root))
+    monkeypatch.setattr("megatron.remoe.checkpoint.patches.get_args", lambda: options(root))
     (root / "iter_0000020" / "integrity.json").unlink()
     with checkpointing.maybe_msc.open(str(root / TRACKER), "w") as tracker:
         tracker.write("20")
@@ -155,8 +169,8 @@ def test_a_checkpoint_without_its_manifest_gets_no_name(root, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint_saving, "write_manifest", full)
-    with pytest.raises(OSError), checkpoint_saving.tracker_file(root / TRACKER) as tracker:
+    monkeypatch.setattr(saving, "write_manifest", full)
+    with pytest.raises(OSError), saving.tracker_file(root / TRACKER) as tracker:
         tracker.write("20")
     assert (root / TRACKER).read_text() == "10"
 
@@ -174,13 +188,14 @@ def test_a_finished_checkpoint_is_kept_until_the_next_one_is_finished(root):
     folder, aside = root / "iter_0000020", root / "iter_0000020.replaced"
     content = (folder / "__0_0.distcp").read_bytes()
     make_room(folder)
+    assert checkpoint_to_load(options(root)).name == "iter_0000010"
     assert not folder.exists() and (aside / "__0_0.distcp").read_bytes() == content
     folder.mkdir()
     (folder / "__0_0.distcp").write_bytes(b"half")  # killed; saved again
     make_room(folder)
     assert not folder.exists() and (aside / "__0_0.distcp").read_bytes() == content
     folder.mkdir()
-    with checkpoint_saving.tracker_file(root / TRACKER) as tracker:
+    with saving.tracker_file(root / TRACKER) as tracker:
         tracker.write("20")
     assert folder.exists() and not aside.exists()
 

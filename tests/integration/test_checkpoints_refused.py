@@ -1,12 +1,12 @@
 """Every damaged checkpoint is refused before anything of it is loaded, in one line that names the file
 and the newest good checkpoint."""
 
+import pickle
 import shutil
 
 import pytest
 import torch
 
-import checkpoints
 from checkpoints import (
     BAD,
     Bomb,
@@ -20,8 +20,9 @@ from checkpoints import (
     without_manifest,
     write,
 )
-from megatron.remoe.checkpoint_files import CheckpointError, check_checkpoint
-from megatron.remoe.checkpoint_patches import compare_contents
+from commands import TRACKER
+from megatron.remoe.checkpoint.files import CheckpointError, check_checkpoint
+from megatron.remoe.checkpoint.patches import compare_contents
 
 DATA, INDEX, CONFIG, MANIFEST = "__0_0.distcp", ".metadata", "metadata.json", "integrity.json"
 ARCHIVE = "mp_rank_00/model_optim_rng.pt"
@@ -111,7 +112,7 @@ TORCH = {
         "neither metadata.json .* nor mp_rank_",
     ),
 }
-TRACKER = {
+BAD_TRACKER = {
     "missing": (unlink, "no checkpoint is named there"),
     "emptied": (write, "names no iteration but ''"),
     "garbage": (lambda p: write(p, b"\xff\x00ten"), "names no iteration but"),
@@ -173,10 +174,10 @@ def test_a_damaged_one_of_format_torch(copy, damage, what):
     refused(root, f"iter_0000020: {what}", "load the newest good one with --ckpt-step 10")
 
 
-@pytest.mark.parametrize(("damage", "what"), TRACKER.values(), ids=TRACKER)
+@pytest.mark.parametrize(("damage", "what"), BAD_TRACKER.values(), ids=BAD_TRACKER)
 def test_a_damaged_tracker_file(copy, damage, what):
     root = copy("torch_dist")
-    damage(root / "latest_checkpointed_iteration.txt")
+    damage(root / TRACKER)
     refused(root, what, "load the newest good one with --ckpt-step 20")
 
 
@@ -196,9 +197,7 @@ def plant(root, where):
     if where == "an object":
         replace_object(folder, "common_state", [Bomb(mark)])
     elif where == INDEX:
-        (folder / INDEX).write_bytes(checkpoints.pickle.dumps(Bomb(mark)))
-    elif where == "common.pt":
-        torch.save(Bomb(mark), folder / where)
+        (folder / INDEX).write_bytes(pickle.dumps(Bomb(mark)))
     else:
         torch.save({"args": Bomb(mark)}, folder / where)
     return mark
@@ -221,7 +220,7 @@ def test_a_checkpoint_that_would_run_code(copy, checkpoint_format, where, named,
     mark = plant(root, where)
     without_manifest(folder)
     if with_manifest:
-        from megatron.remoe.checkpoint_manifest import write_manifest
+        from megatron.remoe.checkpoint.manifest import write_manifest
 
         write_manifest(folder)
     refused(root, f"{named}: .*{RUNS}", "with --ckpt-step 10")

@@ -6,12 +6,12 @@ import warnings
 import pytest
 import torch
 
-from commands import MOCK_DATA
+from commands import MOCK_DATA, TRACKER
 from megatron.remoe.arguments import parse_and_validate_args  # noqa: F401  (cpu.enable comes first)
-from megatron.remoe.checkpoint_settings import differences
-from megatron.remoe.restore_settings import OURS
-from megatron.remoe.settings import CONTROLLER, FUNCTION, SCHEDULE, SHAPES
-from megatron.remoe.stored_run import read_stored_run
+from megatron.remoe.checkpoint.agreement import differences
+from megatron.remoe.checkpoint.restore_settings import OURS
+from megatron.remoe.checkpoint.settings import CONTROLLER, FUNCTION, SCHEDULE, SHAPES
+from megatron.remoe.checkpoint.stored_run import read_stored_run
 from saved_runs import FOUR_STEPS, RUNS, TRAINING, without_lambda, words_for, write_torch
 
 RELU = ["--moe-relu-routing", "--moe-relu-l1-reg-coeff-init"]
@@ -226,12 +226,40 @@ def test_restarting_needs_no_lambda_in_the_checkpoint(loading, saved_runs, tmp_p
     with pytest.raises(ValueError, match="--moe-relu-restart-l1-reg-coeff: the checkpoint has no"):
         loading("granular", root=old)
     assert loading("granular", "--moe-relu-restart-l1-reg-coeff", root=old)[1] == []
-    assert loading("topk", "--moe-relu-routing --moe-relu-restart-l1-reg-coeff")[1] == []
+    topk = "--moe-relu-routing --moe-relu-restart-l1-reg-coeff"
+    assert loading("topk", f"{topk} --no-load-optim")[1] == []
+    with pytest.raises(ValueError, match="--no-load-optim: the checkpoint's optimizer holds"):
+        loading("topk", topk)
+
+
+def test_a_run_that_resumes_itself_restarts_once(loading, saved_runs):
+    restart = "--moe-relu-restart-l1-reg-coeff --save-interval 10 --save"
+    args, warned = loading("granular", f"{restart} {saved_runs}/granular")
+    assert not args.moe_relu_restart_l1_reg_coeff
+    assert "--moe-relu-restart-l1-reg-coeff has no effect" in warned[0]
+    args, _ = loading("granular", f"{restart} {saved_runs}/other")
+    assert args.moe_relu_restart_l1_reg_coeff
+
+
+def test_a_run_that_will_resume_itself_restarts_from_a_pretrained_one(
+    validated, saved_runs, tmp_path
+):
+    itself = f"--save {tmp_path} --load {tmp_path} --save-interval 10"
+    itself += f" --pretrained-checkpoint {saved_runs}/granular"
+    args = validated(words_for("granular", f"--moe-relu-restart-l1-reg-coeff {itself}"))
+    assert args.moe_relu_restart_l1_reg_coeff
 
 
 def test_restarting_without_a_checkpoint_is_warned_of(validated):
     with pytest.warns(UserWarning, match="--moe-relu-restart-l1-reg-coeff has no effect: no check"):
         validated(words_for("remoe", "--moe-relu-restart-l1-reg-coeff"))
+
+
+def test_a_release_brings_neither_optimizer_nor_schedule(loading, saved_runs, tmp_path):
+    root = shutil.copytree(saved_runs / "remoe", tmp_path / "root")
+    (root / "iter_0000004").rename(root / "release")
+    (root / TRACKER).write_text("release")
+    assert loading("remoe", "--lr 1", root=root)[1] == []
 
 
 def test_a_checkpoint_without_settings_is_judged_by_its_lambda(loading, saved_runs, tmp_path):
@@ -247,21 +275,17 @@ def test_a_checkpoint_without_settings_is_judged_by_its_lambda(loading, saved_ru
 
 
 @pytest.mark.parametrize("pattern", [".metadata", "*.distcp", "mp_rank_00/*.pt"])
-def test_a_damaged_file_is_named(loading, saved_runs, tmp_path, pattern):
+def test_settings_that_cannot_be_read_are_said_with_their_place(saved_runs, tmp_path, pattern):
+    """A command finds the damage before; other callers come here."""
     name = "granular" if pattern.endswith(".pt") else "remoe"
     shutil.copytree(saved_runs / name, tmp_path / name)
-    (file,) = (tmp_path / name / "iter_0000004").glob(pattern)
+    folder = tmp_path / name / "iter_0000004"
+    (file,) = folder.glob(pattern)
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(
         ValueError, match=r"iter_0000004.*: cannot read the settings stored there: ."
     ):
-        loading(name, root=tmp_path / name)
-
-
-def test_no_code_of_a_checkpoint_is_run(loading, tmp_path):
-    root = write_torch(tmp_path / "evil", {"args": pytest.skip, "model": {}, "iteration": 4})
-    with pytest.raises(ValueError, match=r"model_optim_rng\.pt: cannot read the settings stored"):
-        loading("granular", root=root)
+        read_stored_run(folder)
 
 
 def test_each_setting_is_compared_under_a_flag_that_sets_it():

@@ -135,13 +135,13 @@ CONTROLLER = (
 
 def _train_samples(args: Namespace) -> int:
     # A run by samples has iterations too, once it has begun.
-    return args.train_samples or args.train_iters * args.global_batch_size
+    return args.train_samples or (args.train_iters or 0) * args.global_batch_size
 
 
 def _decay_samples(args: Namespace) -> int:
     if args.lr_decay_samples or args.train_samples:
         return args.lr_decay_samples or args.train_samples
-    return (args.lr_decay_iters or args.train_iters) * args.global_batch_size
+    return (args.lr_decay_iters or args.train_iters or 0) * args.global_batch_size
 
 
 def _warmup_samples(args: Namespace) -> float:

@@ -17,6 +17,7 @@ ALLOWED = {
     ("torch", "Size"),
     ("torch.serialization", "_get_layout"),
     ("datetime", "timedelta"),
+    ("pathlib", "PosixPath"),
     (f"{_CHECKPOINT}.filesystem", "_StorageInfo"),
     (f"{_CHECKPOINT}.filesystem", "_StoragePrefix"),
     *(

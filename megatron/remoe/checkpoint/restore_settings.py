@@ -4,8 +4,8 @@ from argparse import ArgumentParser, Namespace
 
 from megatron.training.checkpointing import load_args_from_checkpoint
 
-from megatron.remoe.settings import CONTROLLER, FUNCTION, SHAPES
-from megatron.remoe.stored_run import StoredRun, is_own
+from megatron.remoe.checkpoint.settings import CONTROLLER, FUNCTION, SHAPES
+from megatron.remoe.checkpoint.stored_run import StoredRun, is_own
 
 OURS = ("moe_relu_routing", "moe_relu_l1_reg_coeff_init", "moe_granularity")
 

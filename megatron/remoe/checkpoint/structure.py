@@ -15,7 +15,7 @@ import megatron.core  # noqa: F401  names the classes that Megatron saves as saf
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
-from megatron.remoe.safe_unpickling import load_metadata
+from megatron.remoe.checkpoint.safe_unpickling import load_metadata
 
 
 def wrong_structure(folder: Path, contents: bool = False) -> str | None:

@@ -26,12 +26,15 @@ class StoredRun:
             none are stored, as in what converters write.
         has_reg_coeff: Whether lambda is in it.
         form: `torch_dist` or `torch`.
+        experts_apart: Whether its optimizer keeps experts apart from dense parameters, as a ReMoE
+            model's does in every layout, and a TopK model's with expert parallelism only.
     """
 
     folder: Path
     args: Namespace
     has_reg_coeff: bool
     form: str
+    experts_apart: bool
 
     @property
     def routing(self) -> str:
@@ -56,8 +59,8 @@ def is_own(args: Namespace, folder: Path) -> bool:
 def read_stored_run(folder: Path) -> StoredRun | None:
     """Read the arguments, and whether lambda is there, in Megatron's formats torch_dist and torch.
 
-    Needs no process group and loads no weights; what is stored is unpickled with `weights_only`, but
-    torch's reader takes the index of torch_dist (`.metadata`) as it is, here as in Megatron's load.
+    Needs no process group and loads no weights. Runs nothing that is stored, once
+    `checkpoint.patches.guard_checkpoints` was called.
 
     Args:
         folder: Of one iteration.
@@ -69,29 +72,32 @@ def read_stored_run(folder: Path) -> StoredRun | None:
         ValueError: Naming the file that cannot be read.
     """
     if (folder / "metadata.json").exists():
-        form, (args, has_reg_coeff) = "torch_dist", _read_torch_dist(folder)
+        form, (args, has_reg_coeff, optimizer) = "torch_dist", _read_torch_dist(folder)
     elif any(folder.glob("mp_rank_*")):
-        form, (args, has_reg_coeff) = "torch", _read_torch(folder)
+        form, (args, has_reg_coeff, optimizer) = "torch", _read_torch(folder)
     else:
         return None
-    return StoredRun(folder, args or Namespace(), has_reg_coeff, form)
+    # A chain of optimizers is a list, or a dictionary with numbers for keys.
+    experts_apart = isinstance(optimizer, list) or (isinstance(optimizer, dict) and 1 in optimizer)
+    return StoredRun(folder, args or Namespace(), has_reg_coeff, form, experts_apart)
 
 
-def _read_torch_dist(folder: Path) -> tuple[Namespace | None, bool]:
+def _read_torch_dist(folder: Path) -> tuple[Namespace | None, bool, object]:
     try:
         with warnings.catch_warnings():
             # "torch.distributed is uninitialized, assuming ... a single process": so it is meant
             warnings.simplefilter("ignore")
-            args = load_common_state_dict(str(folder)).get("args")
+            common = load_common_state_dict(str(folder))
             names = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
     except UNREADABLE as error:
         raise _unreadable(folder, error) from error
-    return args, any(name.endswith(REG_COEFF) for name in names)
+    has_reg_coeff = any(name.endswith(REG_COEFF) for name in names)
+    return common.get("args"), has_reg_coeff, common.get("optimizer")
 
 
-def _read_torch(folder: Path) -> tuple[Namespace | None, bool]:
+def _read_torch(folder: Path) -> tuple[Namespace | None, bool, object]:
     """One file a rank; not every pipeline stage has an MoE layer, so look for lambda in each."""
-    args, has_reg_coeff = None, False
+    args, has_reg_coeff, optimizer = None, False, None
     for path in sorted(folder.glob("mp_rank_*/model_optim_rng.pt")):
         try:
             # mmap: the weights stay on the disk
@@ -99,11 +105,12 @@ def _read_torch(folder: Path) -> tuple[Namespace | None, bool]:
         except UNREADABLE as error:
             raise _unreadable(path, error) from error
         args = state.get("args") if args is None else args
+        optimizer = state.get("optimizer")
         models = (value for key, value in state.items() if key.startswith("model"))
         has_reg_coeff = any(name.endswith(REG_COEFF) for model in models for name in model)
         if has_reg_coeff or routing_of(args or Namespace()) != "ReMoE":
             break
-    return args, has_reg_coeff
+    return args, has_reg_coeff, optimizer
 
 
 def _unreadable(path: Path, error: Exception) -> ValueError:

@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import time
 from argparse import Namespace
 from collections.abc import Callable
 from multiprocessing import forkserver
@@ -19,15 +18,16 @@ from types import SimpleNamespace
 
 import torch
 from megatron.core.dist_checkpointing.strategies import filesystem_async
-from megatron.core.dist_checkpointing.strategies.async_utils import PersistentAsyncCaller
+from megatron.core.rerun_state_machine import Call, Caller, RerunValidationStatus
 from megatron.training import checkpointing, get_args, training
 from torch.distributed.checkpoint import CheckpointException, DefaultLoadPlanner, filesystem
 from torch.distributed.checkpoint._nested_dict import set_element
 
-from megatron.remoe import checkpoint_files, checkpoint_saving
-from megatron.remoe.checkpoint_manifest import MANIFEST
+from megatron.remoe.checkpoint import files, saving
+from megatron.remoe.checkpoint.async_writer import never_wait_for_the_dead
+from megatron.remoe.checkpoint.manifest import MANIFEST
+from megatron.remoe.checkpoint.safe_unpickling import load_metadata
 from megatron.remoe.processes import PARENT, die_with_parent
-from megatron.remoe.safe_unpickling import load_metadata
 
 _installed = False
 
@@ -43,13 +43,7 @@ def guard_checkpoints() -> None:
     training.load_checkpoint = _checked(training.load_checkpoint)
     training.save_checkpoint = _saved_whole(training.save_checkpoint)
     training.maybe_finalize_async_save = _told(training.maybe_finalize_async_save)
-    PersistentAsyncCaller.schedule_async_call = _joining_the_living(
-        PersistentAsyncCaller.schedule_async_call
-    )
-    PersistentAsyncCaller.close = _closing_the_living(PersistentAsyncCaller.close)
-    PersistentAsyncCaller.is_current_async_call_done = _not_waiting_for_the_dead(
-        PersistentAsyncCaller.is_current_async_call_done
-    )
+    never_wait_for_the_dead()
 
 
 def _read_without_running() -> None:
@@ -66,6 +60,8 @@ def _read_without_running() -> None:
         else:
             self.state_dict[name] = loaded
 
+    # Plain tuples and an enumeration that the rerun machine saves and Megatron forgot to allow.
+    torch.serialization.add_safe_globals([Call, Caller, RerunValidationStatus])
     DefaultLoadPlanner.load_bytes = load_bytes
     filesystem.pickle = SimpleNamespace(**vars(pickle) | {"load": load_metadata})
 
@@ -114,9 +110,9 @@ class _Storage:
         return getattr(self._original, name)
 
     def open(self, path: str, mode: str = "r", *rest, **kwargs) -> object:
-        """Open a file; the tracker file for writing in `checkpoint_saving.tracker_file`."""
-        if mode == "w" and "://" not in path and Path(path).name == checkpoint_files.TRACKER:
-            return checkpoint_saving.tracker_file(Path(path), hashes=_hashes(get_args()))
+        """Open a file; the tracker file for writing in `saving.tracker_file`."""
+        if mode == "w" and "://" not in path and Path(path).name == files.TRACKER:
+            return saving.tracker_file(Path(path), hashes=_hashes(get_args()))
         return self._original.open(path, mode, *rest, **kwargs)
 
 
@@ -134,12 +130,26 @@ def _checked(original: Callable) -> Callable:
     @functools.wraps(original)
     def load_checkpoint(*args, **kwargs):
         options = get_args()
-        folder = checkpoint_files.checkpoint_to_load(options)
-        if folder and options.ckpt_format in checkpoint_files.FORMATS and _hashes(options):
-            compare_contents(folder)
+        folder = files.checkpoint_to_load(options)
+        if options.ckpt_format in files.FORMATS:
+            compare_names(folder)
+            if folder and _hashes(options):
+                compare_contents(folder)
         return original(*args, **kwargs)
 
     return load_checkpoint
+
+
+def compare_names(folder: Path | None) -> None:
+    """All ranks raise where one of them is about to load another iteration than the first."""
+    names: list = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(names, folder and folder.name)
+    for rank, name in enumerate(names):
+        if name != names[0]:
+            raise files.CheckpointError(
+                f"--load: rank 0 sees {names[0] or 'no checkpoint'}, rank {rank} sees "
+                f"{name or 'none'}: put checkpoints on storage that all nodes share"
+            )
 
 
 def compare_contents(folder: Path) -> None:
@@ -152,10 +162,16 @@ def compare_contents(folder: Path) -> None:
             flush=True,
         )
     found: list = [None] * world
-    torch.distributed.all_gather_object(found, checkpoint_files.check_contents(folder, rank, world))
+    torch.distributed.all_gather_object(found, files.check_contents(folder, rank, world))
     wrong = next((what for what in found if what), None)
     if wrong:
-        raise checkpoint_files.refusal(folder.parent, f"{folder}: {wrong}", but=folder)
+        # The first rank looks for the newest good one, and all end with what it says.
+        error = (
+            files.refusal(folder.parent, f"{folder}: {wrong}", but=folder) if rank == 0 else None
+        )
+        told = [error and str(error)]
+        torch.distributed.broadcast_object_list(told)
+        raise files.CheckpointError(told[0])
 
 
 def _saved_whole(original: Callable) -> Callable:
@@ -168,18 +184,15 @@ def _saved_whole(original: Callable) -> Callable:
     @functools.wraps(original)
     def save_checkpoint(iteration, *args, **kwargs):
         options = get_args()
-        if (
-            not kwargs.get("non_persistent_ckpt")
-            and options.ckpt_format in checkpoint_files.FORMATS
-        ):
+        if not kwargs.get("non_persistent_ckpt") and options.ckpt_format in files.FORMATS:
             if torch.distributed.get_rank() == 0:
                 release = kwargs.get("release", False)
                 name = "release" if release else f"iter_{iteration:07d}"
-                checkpoint_saving.make_room(Path(options.save, name))
+                saving.make_room(Path(options.save, name))
             torch.distributed.barrier()
-        return _told(original)(iteration, *args, **kwargs)
+        return original(iteration, *args, **kwargs)
 
-    return save_checkpoint
+    return _told(save_checkpoint)
 
 
 def _told(original: Callable) -> Callable:
@@ -190,72 +203,8 @@ def _told(original: Callable) -> Callable:
         try:
             return original(*args, **kwargs)
         except (OSError, CheckpointException, RuntimeError) as error:
-            if not checkpoint_saving.is_about_files(error):
+            if not saving.is_about_files(error):
                 raise
-            raise checkpoint_saving.not_saved(Path(get_args().save), error) from error
+            raise saving.not_saved(Path(get_args().save), error) from error
 
     return write
-
-
-def _not_waiting_for_the_dead(original: Callable) -> Callable:
-    """`PersistentAsyncCaller.is_current_async_call_done` where the writer process may have died.
-
-    Megatron waits without end for the answer of a writer that was killed.
-    """
-
-    @functools.wraps(original)
-    def is_current_async_call_done(self, blocking=False, no_dist=False):
-        while True:
-            dead = self.process is not None and not self.process.is_alive()
-            done = original(self, False, no_dist)
-            if done or not (blocking or dead):
-                return done
-            if dead and self.cur_item is None:
-                raise _writer_died(self.process)
-            time.sleep(0.1)
-
-    return is_current_async_call_done
-
-
-def _joining_the_living(original: Callable) -> Callable:
-    """`PersistentAsyncCaller.schedule_async_call`, which waits until the writer has taken the tensors.
-
-    Without end, where the writer died before that.
-    """
-
-    @functools.wraps(original)
-    def schedule_async_call(self, request):
-        process = self.process or self._persistent_process
-        tasks = self._persistent_preload_q
-
-        def join():
-            with tasks._cond:
-                while not tasks._unfinished_tasks._semlock._is_zero():
-                    if not process.is_alive():
-                        raise _writer_died(process)
-                    tasks._cond.wait(0.5)
-
-        if process is not None and tasks is not None:
-            tasks.join = join
-        return original(self, request)
-
-    return schedule_async_call
-
-
-def _closing_the_living(original: Callable) -> Callable:
-    """`PersistentAsyncCaller.close`, which waits until the writer has done its last task: for ever."""
-
-    @functools.wraps(original)
-    def close(self, abort=False):
-        dead = self.process is not None and not self.process.is_alive()
-        if dead:
-            for tasks in (self._persistent_queue, self._persistent_preload_q):
-                tasks.cancel_join_thread()  # nobody reads them: do not wait for that at the exit
-        return original(self, abort or dead)
-
-    return close
-
-
-def _writer_died(process: object) -> checkpoint_files.CheckpointError:
-    reason = f"the writer process died with exit code {process.exitcode}"
-    return checkpoint_saving.not_saved(Path(get_args().save), reason)

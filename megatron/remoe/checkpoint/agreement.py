@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from megatron.core.tokenizers.utils.build_tokenizer import vocab_size_with_padding
 
-from megatron.remoe.settings import (
+from megatron.remoe.checkpoint.files import resumes_itself
+from megatron.remoe.checkpoint.settings import (
     CONTROLLER,
     FUNCTION,
     SCHEDULE,
@@ -15,12 +16,33 @@ from megatron.remoe.settings import (
     has_experts,
     routes_by_relu,
 )
-from megatron.remoe.stored_run import StoredRun, is_own, routing_of
+from megatron.remoe.checkpoint.stored_run import StoredRun, is_own, routing_of
 
 RESTART = "--moe-relu-restart-l1-reg-coeff"
 INIT = Setting("--moe-relu-l1-reg-coeff-init", "moe_relu_l1_reg_coeff_init", routes_by_relu)
 # What --moe-granularity multiplies or divides.
 SPLIT = ("num_experts", "moe_router_topk", "moe_ffn_hidden_size")
+
+
+def restart_once(args: Namespace, stored: StoredRun | None) -> None:
+    """Leave `RESTART` out where a run goes on with its own checkpoint, which has a lambda by now.
+
+    The command of a run that resumes itself (`--load` is `--save`) keeps its flags, and would else
+    start lambda anew each time.
+
+    Args:
+        args: Parsed. Changed in place.
+        stored: The run that saved the checkpoint; None where none is loaded.
+    """
+    asked = args.moe_relu_routing and args.moe_relu_restart_l1_reg_coeff
+    own = stored and resumes_itself(args) and is_own(args, stored.folder)
+    if asked and own and stored.has_reg_coeff:
+        args.moe_relu_restart_l1_reg_coeff = False
+        _warn(
+            args,
+            f"{RESTART} has no effect: {stored.folder} is this run's own: give another --save than "
+            "--load to start lambda anew",
+        )
 
 
 def check_settings(args: Namespace, given: frozenset[str], stored: StoredRun | None) -> None:
@@ -50,7 +72,12 @@ def check_settings(args: Namespace, given: frozenset[str], stored: StoredRun | N
     functions = differences(FUNCTION, args, stored.args)
     # Megatron takes --pretrained-checkpoint as --finetune.
     begins_anew = args.finetune or not is_own(args, stored.folder)
-    errors += [] if begins_anew else functions + _schedule_errors(args, stored.args)
+    if not begins_anew:
+        errors += functions
+    if (
+        not begins_anew and stored.folder.name != "release"
+    ):  # of which Megatron loads the model only
+        errors += _optimizer_errors(args, stored) + _schedule_errors(args, stored.args)
     if errors:
         lines = "\n  ".join(errors)
         raise ValueError(
@@ -83,7 +110,8 @@ def check_vocabulary(vocab_size: int, given: frozenset[str], stored: StoredRun |
         raise ValueError(
             f"the checkpoint {stored.folder} has another vocabulary: the tokenizer has {vocab_size} "
             f"tokens, the checkpoint {theirs} with padding: give the tokenizer that it was trained "
-            "with (--tokenizer-type, --tokenizer-model, --vocab-size)"
+            "with (--tokenizer-type, --tokenizer-model, --vocab-size), or --padded-vocab-size where it "
+            "was trained with that"
         )
 
 
@@ -135,6 +163,17 @@ def _routing_errors(args: Namespace, stored: StoredRun) -> list[str]:
             f"--moe-relu-l1-reg-coeff-init {args.moe_relu_l1_reg_coeff_init:g}"
         ]
     return []
+
+
+def _optimizer_errors(args: Namespace, stored: StoredRun) -> list[str]:
+    """Whether this model's optimizer is built as the stored one."""
+    is_new = args.no_load_optim or args.skip_train or getattr(stored.args, "no_save_optim", None)
+    if is_new or routing_of(args) != "ReMoE" or stored.experts_apart:
+        return []
+    return [
+        "--no-load-optim: the checkpoint's optimizer holds experts and dense parameters together (a "
+        "TopK model without expert parallelism, an older run): add it to start the optimizer anew"
+    ]
 
 
 def _schedule_errors(args: Namespace, stored: Namespace) -> list[str]:

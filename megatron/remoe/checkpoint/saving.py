@@ -12,10 +12,10 @@ from pathlib import Path
 
 from torch.distributed.checkpoint import CheckpointException
 
-from megatron.remoe.atomic_file import atomic_file
-from megatron.remoe.checkpoint_files import CheckpointError, newest_good
-from megatron.remoe.checkpoint_manifest import MANIFEST, write_manifest
-from megatron.remoe.checkpoint_structure import wrong_structure
+from megatron.remoe.checkpoint.atomic_file import atomic_file
+from megatron.remoe.checkpoint.files import TRACKER, CheckpointError, is_finished, newest_good
+from megatron.remoe.checkpoint.manifest import MANIFEST, write_manifest
+from megatron.remoe.checkpoint.structure import wrong_structure
 
 REPLACED = ".replaced"
 
@@ -24,17 +24,33 @@ def make_room(folder: Path) -> None:
     """Leave nothing where an iteration is about to be saved.
 
     What an interrupted save left is removed. A checkpoint that was finished is set aside under
-    another name until the new one is finished too (`tracker_file`).
+    another name until the new one is finished too (`tracker_file`); meanwhile the tracker file names
+    another, if there is one.
     """
     if folder.is_symlink() or not folder.is_dir():
         return
-    finished = (folder / MANIFEST).exists() or (folder / ".metadata").exists()
-    if not finished and wrong_structure(folder):
+    if not is_finished(folder) and wrong_structure(folder):
         shutil.rmtree(folder)
         return
     aside = folder.with_name(folder.name + REPLACED)
+    if aside.exists() and not (folder / MANIFEST).exists():
+        shutil.rmtree(folder)  # a save that was interrupted while it replaced what is aside
+        return
     shutil.rmtree(aside, ignore_errors=True)
+    _name_another(folder)
     folder.rename(aside)
+
+
+def _name_another(folder: Path) -> None:
+    """Where the tracker file names a folder that is about to go, name the newest good one before it."""
+    tracker = folder.parent / TRACKER
+    named = tracker.read_text(errors="replace").strip() if tracker.is_file() else ""
+    if not named.isdigit() or folder.name != f"iter_{int(named):07d}":
+        return
+    before = newest_good(folder.parent, contents=False, below=int(named))
+    if before is not None:
+        with atomic_file(tracker) as file:
+            file.write(str(before))
 
 
 @contextlib.contextmanager
@@ -74,7 +90,8 @@ def not_saved(root: Path, reason: object) -> CheckpointError:
     found = re.search(r"error: <class '(\w+)'>", reason)
     if found:
         reason = f"writing ended in {found[1]}, see 'Local worker ... encountered an error' above"
-    free = shutil.disk_usage(root).free / 2**20
-    good = newest_good(root)
+    there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free / 2**20
+    good = newest_good(root, contents=False)  # every rank looks
     rest = "no checkpoint was saved before" if good is None else f"iteration {good} is whole"
     return CheckpointError(f"{root}: not saved: {reason} ({free:.0f} MiB free); {rest}")

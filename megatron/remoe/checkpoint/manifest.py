@@ -10,7 +10,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from megatron.remoe.atomic_file import atomic_file, sync
+from megatron.remoe.checkpoint.atomic_file import atomic_file, sync
 
 MANIFEST = "integrity.json"
 THREADS = 8  # hashlib leaves Python's lock: about one core's worth of SHA-256 a thread
@@ -84,7 +84,7 @@ def wrong_hash(folder: Path, manifest: dict, part: int = 0, num_parts: int = 1) 
     try:
         found = _hashes({name: folder / name for name in names})
     except OSError as error:
-        return f"{Path(error.filename).name}: cannot be read ({error.strerror})"
+        return f"{Path(error.filename or folder).name}: cannot be read ({error.strerror})"
     for name in names:
         if found[name] != manifest["files"][name]:
             return f"{name}: damaged: its SHA-256 is not the one in {MANIFEST}"

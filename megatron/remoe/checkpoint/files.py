@@ -5,8 +5,8 @@ import re
 from argparse import Namespace
 from pathlib import Path
 
-from megatron.remoe.checkpoint_manifest import read_manifest, wrong_hash, wrong_size
-from megatron.remoe.checkpoint_structure import wrong_structure
+from megatron.remoe.checkpoint.manifest import MANIFEST, read_manifest, wrong_hash, wrong_size
+from megatron.remoe.checkpoint.structure import wrong_structure
 
 TRACKER = "latest_checkpointed_iteration.txt"
 FORMATS = ("torch_dist", "torch")  # what is checked; the others are left to Megatron
@@ -31,6 +31,9 @@ def checkpoint_to_load(args: Namespace) -> Path | None:
 
     Raises:
         CheckpointError: If that is not clear: a damaged tracker file, a `--load` where nothing is.
+
+    A run that resumes itself and finds checkpoints but no tracker file goes on from the newest good
+    one: `args.ckpt_step` is set to it.
     """
     root, flag = args.load, "--load"
     if args.pretrained_checkpoint and not (root and Path(root, TRACKER).is_file()):
@@ -43,17 +46,17 @@ def checkpoint_to_load(args: Namespace) -> Path | None:
         return folder / "release"
     if args.ckpt_step or tracked is not None:
         return folder / f"iter_{args.ckpt_step or tracked:07d}"
-    if flag == "--load" and _may_start_afresh(args):
-        return None
+    if flag == "--load" and resumes_itself(args) and not args.exit_on_missing_checkpoint:
+        # Killed in its first save, between the last file and the tracker file, or not begun yet.
+        args.ckpt_step = newest_good(folder, contents=False)
+        return folder / f"iter_{args.ckpt_step:07d}" if args.ckpt_step else None
     raise refusal(folder, f"{flag} {root}: no checkpoint is named there ({TRACKER} is missing)")
 
 
-def _may_start_afresh(args: Namespace) -> bool:
-    """Whether an empty `--load` is what the first start of a run that resumes itself looks like."""
-    same = args.save and Path(args.save).absolute() == Path(args.load).absolute()
-    if not same or args.exit_on_missing_checkpoint:
-        return False
-    return newest_good(Path(args.load), contents=False) is None
+def resumes_itself(args: Namespace) -> bool:
+    """Whether `--load` is also `--save`: the same command starts the run and goes on with it."""
+    both = args.save and args.load
+    return bool(both) and Path(args.save).absolute() == Path(args.load).absolute()
 
 
 def check_checkpoint(args: Namespace) -> Path | None:
@@ -101,18 +104,30 @@ def what_is_wrong(folder: Path) -> str | None:
     return (manifest and wrong_size(folder, manifest)) or wrong_structure(folder)
 
 
-def newest_good(root: Path, but: Path | None = None, contents: bool = True) -> int | None:
+def is_finished(folder: Path) -> bool:
+    """Whether the last file of a save is there: our manifest, or the index of torch_dist."""
+    return (folder / MANIFEST).exists() or (folder / ".metadata").exists()
+
+
+def newest_good(
+    root: Path, but: Path | None = None, contents: bool = True, below: int | None = None
+) -> int | None:
     """The last iteration in a folder that can be loaded, or None.
+
+    Of format `torch` only one with a manifest: without it a rank's file may be missing.
 
     Args:
         root: What `--load` names.
         but: A folder to leave out.
         contents: Read the files and compare their hashes.
+        below: Look among the iterations before this one.
     """
     found = [re.fullmatch(r"iter_(\d{7,})", path.name) for path in root.glob("iter_*")]
     for iteration in sorted((int(match[1]) for match in found if match), reverse=True):
         folder = root / f"iter_{iteration:07d}"
-        if folder == but or what_is_wrong(folder) or (contents and check_contents(folder)):
+        if folder == but or (below is not None and iteration >= below) or not is_finished(folder):
+            continue
+        if what_is_wrong(folder) or (contents and check_contents(folder)):
             continue
         return iteration
     return None
