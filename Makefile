@@ -13,11 +13,11 @@ READY := $(VENV)/.ready
 quickstart: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart.sh $(QUICKSTART_ARGS)
 
-# In two processes: the tests of the tools count their process's children, and the distributed tests
-# keep a world of them. Commands (e2e) come first, before this process is a rank of a world itself.
+# The tests of the tools alone, because they count their process's children; the rest in two processes,
+# each of which keeps one that forks ranks (PYTEST_ARGS="-n 0" for one).
 test: $(READY)
 	$(BIN)/python -m pytest -m "not gpu" tests/unit/tools tests/unit/scripts $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m "not gpu" tests/e2e tests/integration \
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu" tests/e2e tests/integration \
 		tests/unit/megatron_remoe tests/unit/remoe $(PYTEST_ARGS)
 
 test-gpu: $(READY)

@@ -156,6 +156,9 @@ def save_checkpoint(folder, sizes, changes, lambdas, without=None):
     """
     from megatron.core import dist_checkpointing
 
+    from megatron.remoe.checkpoint.patches import start_helpers
+
+    start_helpers(async_save=False)  # Megatron's own way imports everything once more
     with contextlib.nullcontext() if sizes is None else layout(**sizes), megatron_globals():
         _, stages = build_gpt(sizes or {}, changes)
         for router in routers_of(stages):

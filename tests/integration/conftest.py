@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness import World
+from harness import RankLauncher
 
 if torch.cuda.is_available():
     collect_ignore_glob = ["test_*.py"]  # they run on the CPU: hide the GPUs, CUDA_VISIBLE_DEVICES=
@@ -15,10 +15,16 @@ else:
 
 
 @pytest.fixture(scope="session")
-def world():
-    """Four ranks that stay alive for the session; each imports Megatron once."""
-    with World(4) as ranks:
-        yield ranks
+def launcher():
+    """Makes worlds of fresh ranks."""
+    with RankLauncher() as forks:
+        yield forks
+
+
+@pytest.fixture(scope="session")
+def world(launcher):
+    """Four ranks."""
+    return launcher.ranks(4)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from harness import RankError, World
+from harness import RankError
 
 
 def rank_sum():
@@ -32,9 +32,8 @@ def die_on_rank_0():
 
 
 @pytest.fixture(scope="module")
-def pair():
-    with World(2, megatron=False) as ranks:
-        yield ranks
+def pair(launcher):
+    return launcher.ranks(2)
 
 
 def test_ranks_share_a_world_and_answer_by_rank(pair):
@@ -45,13 +44,13 @@ def test_ranks_share_a_world_and_answer_by_rank(pair):
     ("function", "arguments", "timeout", "message"),
     [
         (fail_on_rank_1, (), 60, "ZeroDivisionError: of rank one"),
-        (sleep_on_rank_0, (600,), 1, r"(?s)rank 0: did not answer in time.*in sleep_on_rank_0"),
-        (die_on_rank_0, (), 60, "rank 0: died with exit code 3"),
+        (sleep_on_rank_0, (600,), 5, r"(?s)rank 0: did not answer in time.*in sleep_on_rank_0"),
+        (die_on_rank_0, (), 60, "rank 0: ended with exit code 3"),
     ],
     ids=["exception", "hang, with its stack", "death"],
 )
 def test_a_failing_rank_fails_the_call_with_its_reason(pair, function, arguments, timeout, message):
-    pair.run(rank_sum)  # a fresh world after the last row killed it
+    pair.run(rank_sum)
     start = time.monotonic()
     with pytest.raises(RankError, match=message):
         pair.run(function, *arguments, timeout=timeout)
