@@ -3,7 +3,14 @@
 import torch
 
 from harness import layout
-from moe_layers import RouterStack, build_layer, copy_weights, make_config, run_layer
+from moe_layers import (
+    RouterStack,
+    build_layer,
+    copy_weights,
+    make_config,
+    make_reference,
+    run_layer,
+)
 
 
 def moe_layers(sizes, cases):
@@ -90,3 +97,37 @@ def steps_of_the_hook(sizes, layer_numbers, active, lambdas):
         finally:
             torch.distributed.all_reduce = all_reduce
     return results
+
+
+def topk_layers(sizes, dispatcher):
+    """A TopK layer of Megatron's as it is, and with our MoE layer and dispatcher around its router.
+
+    Args:
+        sizes: For `layout`.
+        dispatcher: `--moe-token-dispatcher-type`.
+
+    Returns:
+        The results of `run_layer` for both.
+    """
+    from functools import partial
+
+    from megatron.core.transformer.moe.moe_layer import MoELayer
+    from megatron.training.models.gpt import GPTModelConfig, default_layer_spec
+
+    from megatron.remoe.moe_layer import ReMoELayer
+
+    options = {"moe_token_dispatcher_type": dispatcher, "moe_aux_loss_coeff": 0.1}
+    options["moe_router_load_balancing_type"] = "aux_loss"
+    with layout(**sizes):
+        config, results = make_config(**options, **sizes), []
+        mlp = default_layer_spec(GPTModelConfig(transformer=config), None).layer_specs[0]
+        mlp = mlp.submodules.mlp
+        for build in (mlp, partial(ReMoELayer, **mlp.keywords)):
+            assert build.func in (MoELayer, ReMoELayer)
+            layer = build(config=config, is_mtp_layer=False, name="mlp")
+            layer.set_layer_number(1)
+            copy_weights(make_reference(8, 2), layer)
+            generator = torch.Generator().manual_seed(torch.distributed.get_rank())
+            tokens, direction = torch.randn(2, 16, 32, generator=generator)
+            results.append(run_layer(layer, tokens, direction))
+        return results

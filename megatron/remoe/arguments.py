@@ -16,6 +16,7 @@ from megatron.remoe.conflicts import check_conflicts
 from megatron.remoe.data_paths import check_data_paths
 from megatron.remoe.granularity import apply_granularity
 from megatron.remoe.machine import fit_to_machine
+from megatron.remoe.patches import keep_adam_step_in_groups
 from megatron.remoe.script_options import check_script_options
 
 
@@ -123,6 +124,7 @@ def _look_at_checkpoint(
 ) -> StoredRun | None:
     """Make reading checkpoints safe; read, and restore, what the one to load says of its run."""
     guard_checkpoints()
+    keep_adam_step_in_groups()
     folder = check_checkpoint(args)
     stored = read_stored_run(folder) if folder else None
     if args.use_checkpoint_args:

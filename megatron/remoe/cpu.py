@@ -9,6 +9,7 @@ import contextlib
 import functools
 import logging
 import os
+from types import SimpleNamespace
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -32,8 +33,11 @@ def enable() -> bool:
         return _enabled
     # torch.compile asks the accelerator for streams; on CPU Megatron's jit fusions stay eager.
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+    # Megatron asserts it for tensor and context parallelism: an order of CUDA's launches.
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
     _replace_torch_cuda()
     _replace_process_group()
+    _replace_uneven_collectives()
     mode = CudaToCpuMode()
     mode.__enter__()  # for the life of the process
     _keep_in_backward(mode)
@@ -59,6 +63,8 @@ class CudaToCpuMode(TorchFunctionMode):
             return args[0]
         if "device" in kwargs and _is_cuda(kwargs["device"]):
             kwargs = {**kwargs, "device": torch.device("cpu")}
+        if kwargs.get("pin_memory"):
+            kwargs = {**kwargs, "pin_memory": False}
         if func is torch.Tensor.to and len(args) > 1 and _is_cuda(args[1]):
             args = (args[0], torch.device("cpu"), *args[2:])
         return func(*args, **kwargs)
@@ -119,6 +125,7 @@ def _replace_torch_cuda() -> None:
     cuda.current_device = lambda: torch.device("cpu")
     # Read by choices between kernels; (0, 0) is older than any of them asks for.
     cuda.get_device_capability = lambda *args, **kwargs: (0, 0)
+    cuda.get_device_properties = lambda *args, **kwargs: SimpleNamespace(major=0, minor=0)
     cuda.get_device_name = lambda *args, **kwargs: "cpu"
     # Reported beside torch's own figures in the memory line of the log.
     cuda.device_memory_used = lambda *args, **kwargs: 0
@@ -157,6 +164,40 @@ def _replace_process_group() -> None:
         return original(*args, **kwargs)
 
     torch.distributed.init_process_group = init_process_group
+
+
+def _replace_uneven_collectives() -> None:
+    """Let `all_gather` and `reduce_scatter` take parts of other sizes on each rank.
+
+    NCCL does, gloo does not; experts under tensor parallelism gather as many rows as are active.
+    """
+    dist = torch.distributed
+    even_all_gather, even_reduce_scatter = dist.all_gather, dist.reduce_scatter
+
+    @functools.wraps(even_all_gather)
+    def all_gather(tensor_list, tensor, group=None, async_op=False):
+        if len({part.shape for part in tensor_list}) == 1:
+            return even_all_gather(tensor_list, tensor, group, async_op)
+        assert not async_op, "parts of other sizes are gathered at once"
+        lengths = [len(part) for part in tensor_list]
+        gathered = tensor.new_empty(sum(lengths), *tensor.shape[1:])
+        copies = torch.cat([tensor] * len(lengths))  # one for each rank
+        sizes = [len(tensor)] * len(lengths)
+        dist.all_to_all_single(gathered, copies, lengths, sizes, group)
+        for part, values in zip(tensor_list, gathered.split(lengths), strict=True):
+            part.copy_(values)
+
+    @functools.wraps(even_reduce_scatter)
+    def reduce_scatter(output, input_list, op=dist.ReduceOp.SUM, group=None, async_op=False):
+        if len({part.shape for part in input_list}) == 1:
+            return even_reduce_scatter(output, input_list, op, group, async_op)
+        assert not async_op, "parts of other sizes are reduced at once"
+        reduced = torch.cat(input_list)
+        dist.all_reduce(reduced, op, group)
+        lengths = [len(part) for part in input_list]
+        output.copy_(reduced.split(lengths)[dist.get_rank(group)])
+
+    dist.all_gather, dist.reduce_scatter = all_gather, reduce_scatter
 
 
 def _replace_in_megatron() -> None:

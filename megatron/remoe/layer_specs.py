@@ -1,19 +1,29 @@
-"""Megatron's own layer specs with the router and the MoE layer replaced."""
+"""Megatron's own layer specs with a few of their parts replaced."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from megatron.core.transformer.attention import SelfAttentionSubmodules
+from megatron.core.transformer.dot_product_attention import DotProductAttention
 from megatron.core.transformer.moe.moe_layer import MoELayer
 from megatron.core.transformer.spec_utils import ModuleSpec
-from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
+from megatron.core.transformer.torch_norm import WrappedTorchNorm
+from megatron.core.transformer.transformer_block import (
+    TransformerBlockSubmodules,
+    get_num_layers_to_build,
+)
 from megatron.training.models.gpt import GPTModelConfig, default_layer_spec
 
 from megatron.remoe.moe_layer import ReMoELayer
 from megatron.remoe.router import ReLURouter
+from megatron.remoe.torch_native import TorchAttention, torch_norm
+
+LayerSpec = Callable[[GPTModelConfig, int | None], TransformerBlockSubmodules]
 
 
 def remoe_layer_spec(
-    config: GPTModelConfig, vp_stage: int | None = None
+    config: GPTModelConfig, vp_stage: int | None = None, base: LayerSpec = default_layer_spec
 ) -> TransformerBlockSubmodules:
     """Layer spec of a ReMoE model, for TransformerEngine and for `local` alike.
 
@@ -23,9 +33,32 @@ def remoe_layer_spec(
     Args:
         config: Model configuration; `config.transformer` is a `ReMoETransformerConfig`.
         vp_stage: Virtual pipeline stage, as `GPTModelConfig.transformer_layer_spec` passes it.
+        base: The spec to start from.
+    """
+    block = base(config, vp_stage)
+    return replace(block, layer_specs=[_with_relu_routing(spec) for spec in block.layer_specs])
+
+
+def torch_native_layer_spec(
+    config: GPTModelConfig, vp_stage: int | None = None
+) -> TransformerBlockSubmodules:
+    """Megatron's `local` spec with norms for sequence and attention for context parallelism.
+
+    For any GPT, dense or mixture-of-experts. Norms of layers that do not come from torch
+    (Apex's), attention that ours does not do (windows, sinks) and layers with another kind of it
+    (multi-latent) stay Megatron's.
+
+    Args:
+        config: Model configuration with `transformer_impl` "local".
+        vp_stage: Virtual pipeline stage.
     """
     block = default_layer_spec(config, vp_stage)
-    return replace(block, layer_specs=[_with_relu_routing(spec) for spec in block.layer_specs])
+    if isinstance(block, ModuleSpec):  # of one layer, as for a dense model: say all, and the norm
+        num_layers = get_num_layers_to_build(config.transformer, vp_stage)
+        block = TransformerBlockSubmodules([block] * num_layers, WrappedTorchNorm)
+    attention = TorchAttention.is_supported(config.transformer)
+    specs = [_on_torch(spec, attention) for spec in block.layer_specs]
+    return replace(block, layer_specs=specs, layer_norm=_norm_on_torch(block.layer_norm))
 
 
 def _with_relu_routing(layer_spec: ModuleSpec) -> ModuleSpec:
@@ -35,3 +68,28 @@ def _with_relu_routing(layer_spec: ModuleSpec) -> ModuleSpec:
     submodules = replace(mlp.keywords["submodules"], router=ReLURouter)
     relu_mlp = partial(ReMoELayer, **{**mlp.keywords, "submodules": submodules})
     return replace(layer_spec, submodules=replace(layer_spec.submodules, mlp=relu_mlp))
+
+
+def _on_torch(layer_spec: ModuleSpec, replace_attention: bool) -> ModuleSpec:
+    layer = layer_spec.submodules
+    parts = layer.self_attention.submodules
+    if not isinstance(parts, SelfAttentionSubmodules):
+        return layer_spec  # multi-latent attention
+    parts = replace(
+        parts,
+        q_layernorm=_norm_on_torch(parts.q_layernorm),
+        k_layernorm=_norm_on_torch(parts.k_layernorm),
+    )
+    if replace_attention and parts.core_attention is DotProductAttention:
+        parts = replace(parts, core_attention=TorchAttention)
+    layer = replace(
+        layer,
+        input_layernorm=_norm_on_torch(layer.input_layernorm),
+        pre_mlp_layernorm=_norm_on_torch(layer.pre_mlp_layernorm),
+        self_attention=replace(layer.self_attention, submodules=parts),
+    )
+    return replace(layer_spec, submodules=layer)
+
+
+def _norm_on_torch(norm):
+    return torch_norm if norm is WrappedTorchNorm else norm

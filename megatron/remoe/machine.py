@@ -9,7 +9,7 @@ from megatron.remoe import cpu
 
 
 @dataclass(frozen=True)
-class Setting:
+class Default:
     """A default that this machine cannot honour.
 
     Attributes:
@@ -26,29 +26,27 @@ class Setting:
 
 
 WITHOUT_TE = (
-    Setting("transformer_impl", "local", "--transformer-impl", lambda v: v == "transformer_engine"),
+    Default("transformer_impl", "local", "--transformer-impl", lambda v: v == "transformer_engine"),
     # CUDA extensions of Apex or TE; torch's norms; rotary kernels of TE.
-    Setting("gradient_accumulation_fusion", False),
-    Setting("no_persist_layer_norm", True),
-    Setting("masked_softmax_fusion", False),
-    Setting("apply_rope_fusion", False),
+    Default("gradient_accumulation_fusion", False),
+    Default("no_persist_layer_norm", True),
+    Default("masked_softmax_fusion", False),
+    Default("apply_rope_fusion", False),
     # Megatron's local spec has no grouped GEMM: its experts run one after another.
-    Setting("moe_grouped_gemm", False),
+    Default("moe_grouped_gemm", False),
 )
 
 ON_CPU = (
-    Setting("distributed_backend", "gloo", "--distributed-backend", lambda v: v == "nccl"),
-    Setting("use_cpu_initialization", True),
+    Default("distributed_backend", "gloo", "--distributed-backend", lambda v: v == "nccl"),
+    Default("use_cpu_initialization", True),
     # torch.compile'd; off on the CPU, see `cpu`.
-    Setting("bias_swiglu_fusion", False),
-    Setting("bias_gelu_fusion", False),
-    Setting("bias_dropout_fusion", False),
+    Default("bias_swiglu_fusion", False),
+    Default("bias_gelu_fusion", False),
+    Default("bias_dropout_fusion", False),
 )
 
 # (argument, flag, whether it asks for the impossible, what to do)
 NEEDS_TE = (
-    ("context_parallel_size", "--context-parallel-size", lambda v: v > 1),
-    ("sequence_parallel", "--sequence-parallel", bool),
     ("fp8", "--fp8-format", bool),
     ("fp4", "--fp4-format", bool),
     ("use_precision_aware_optimizer", "--use-precision-aware-optimizer", bool),
@@ -56,6 +54,12 @@ NEEDS_TE = (
     ("moe_latent_size", "--moe-latent-size", bool),
     ("overlap_moe_expert_parallel_comm", "--overlap-moe-expert-parallel-comm", bool),
     ("tp_comm_overlap", "--tp-comm-overlap", bool),
+)
+
+# What Megatron's `local` layers cannot do and ours can.
+NEEDS_TORCH_NATIVE = (
+    ("context_parallel_size", "--context-parallel-size", lambda v: v > 1),
+    ("sequence_parallel", "--sequence-parallel", bool),
 )
 
 NEEDS_CUDA = (
@@ -89,31 +93,42 @@ def fit_to_machine(args: Namespace, given: frozenset[str]) -> None:
         ValueError: Listing every flag that needs CUDA or TransformerEngine.
     """
     on_cpu, without_te = cpu.is_needed(), cpu.is_needed() or not has_transformer_engine()
+    args.torch_native_layers = without_te and "--transformer-impl" not in given
     errors = []
     if on_cpu:
         errors += _apply(args, given, ON_CPU, NEEDS_CUDA, "a CUDA device")
     if without_te:
         errors += _apply(args, given, WITHOUT_TE, NEEDS_TE, "TransformerEngine")
-        if args.num_experts and args.tensor_model_parallel_size > 1:
-            errors.append(
-                "--tensor-model-parallel-size: with experts needs --sequence-parallel, and that needs "
-                "TransformerEngine, which is not here: leave it out"
-            )
+        errors += _layer_errors(args)
         # The mask is [b, 1, s, s]; local attention builds a causal one itself.
         args.create_attention_mask_in_dataloader = args.reset_attention_mask
     if errors:
         raise ValueError("this machine cannot do that:\n  " + "\n  ".join(dict.fromkeys(errors)))
     if args.rank == 0 and without_te:
         device = "the CPU, no CUDA device found" if on_cpu else "the GPU without TransformerEngine"
-        print(f"> ReMoE: on {device}; --transformer-impl local", flush=True)
-        if args.use_distributed_optimizer and args.save:
-            print(
-                "> ReMoE: without TransformerEngine or Apex Megatron saves a distributed optimizer but "
-                "cannot load it: leave out --use-distributed-optimizer if this run is to be resumed",
-                flush=True,
-            )
+        layers = "torch-native layers" if args.torch_native_layers else "--transformer-impl local"
+        print(f"> ReMoE: on {device}; {layers}", flush=True)
         if "--moe-grouped-gemm" in given:
             print("> ReMoE: --moe-grouped-gemm needs TransformerEngine: left out", flush=True)
+
+
+def _layer_errors(args: Namespace) -> list[str]:
+    """What the layers that need no TransformerEngine cannot do."""
+    if not args.torch_native_layers:
+        return [
+            f"{flag}: Megatron's local layers cannot do it: leave out --transformer-impl"
+            for name, flag, asks in NEEDS_TORCH_NATIVE
+            if asks(getattr(args, name))
+        ]
+    errors = []
+    if args.context_parallel_size > 1 and (args.window_size or args.softmax_type != "vanilla"):
+        errors.append(
+            "--context-parallel-size: with --window-size or --softmax-type needs TransformerEngine, "
+            "which is not here: leave one of them out"
+        )
+    if args.num_experts and args.tensor_model_parallel_size > 1 and not args.sequence_parallel:
+        errors.append("--tensor-model-parallel-size: with experts add --sequence-parallel")
+    return errors
 
 
 def _apply(args: Namespace, given: frozenset[str], settings, impossible, missing: str) -> list[str]:

@@ -1,13 +1,14 @@
 """Megatron's model configuration with ReLU routing in it."""
 
 from argparse import Namespace
+from functools import partial
 
 from megatron.training.argument_utils import core_transformer_config_from_args
 from megatron.training.argument_utils import gpt_config_from_args as megatron_gpt_config_from_args
-from megatron.training.models.gpt import GPTModelConfig
+from megatron.training.models.gpt import GPTModelConfig, default_layer_spec
 
 from megatron.remoe.config import ReMoETransformerConfig
-from megatron.remoe.layer_specs import remoe_layer_spec
+from megatron.remoe.layer_specs import remoe_layer_spec, torch_native_layer_spec
 from megatron.remoe.step_hook import install_step_hook
 
 
@@ -19,12 +20,17 @@ def gpt_config_from_args(args: Namespace) -> GPTModelConfig:
 
     Returns:
         A `GPTModelConfig` whose layer spec routes by ReLU and whose post-wrap hook installs the
-        controller; Megatron's own, untouched, without the flag.
+        controller; Megatron's own without the flag. Where `fit_to_machine` chose torch-native
+        layers, its spec has them in either case.
     """
+    base = torch_native_layer_spec if args.torch_native_layers else default_layer_spec
     if not args.moe_relu_routing:
-        return megatron_gpt_config_from_args(args)
+        config = megatron_gpt_config_from_args(args)
+        if args.torch_native_layers and args.spec is None:
+            config.transformer_layer_spec = base
+        return config
     transformer = core_transformer_config_from_args(args, ReMoETransformerConfig)
     config = megatron_gpt_config_from_args(args, config=transformer)
-    config.transformer_layer_spec = remoe_layer_spec
+    config.transformer_layer_spec = partial(remoe_layer_spec, base=base)
     config.post_wrap_hooks.append(install_step_hook)
     return config

@@ -49,3 +49,24 @@ def count_flops_of_active_experts(mean_active_experts: Callable[[], float | None
 
     num_floating_point_operations.remoe_original = original
     training.num_floating_point_operations = num_floating_point_operations
+
+
+def keep_adam_step_in_groups() -> None:
+    """Let a distributed optimizer on torch's Adam be loaded, and resharded.
+
+    Replaces the class that Megatron takes for Adam where neither TransformerEngine nor Apex is there
+    (`megatron.core.optimizer.Adam`), and the flags that tell its checkpointing which one it is. It
+    chooses by what can be imported; there is no slot. Nothing happens where either is installed.
+    """
+    from megatron.core import optimizer
+    from megatron.core.optimizer import distrib_optimizer
+
+    if not optimizer.USING_PYTORCH_OPTIMIZER:
+        return
+    from megatron.remoe.torch_native.adam import adam
+
+    optimizer.Adam = adam
+    optimizer.USING_PYTORCH_OPTIMIZER = False
+    # Apex's FusedAdam has the same layout of state, and Megatron asks it for nothing else.
+    distrib_optimizer.HAVE_APEX_OR_TE = True
+    distrib_optimizer.USING_APEX_OPTIMIZER = True

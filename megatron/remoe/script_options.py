@@ -53,6 +53,8 @@ def check_script_options(args: Namespace) -> None:
         errors.append(
             "--rerun-mode report_stats: Megatron 0.19.2 knows it by another name: leave it out"
         )
+    if args.rampup_batch_size:
+        errors.append("--rampup-batch-size: Megatron ignores it: give --step-batch-size-schedule")
     if args.save and not args.save_interval:
         errors.append("--save: needs --save-interval")
     if not (args.mock_data or _names_data(args)):

@@ -22,6 +22,7 @@ WITHOUT_TE = {
     "apply_rope_fusion": False,
     "moe_grouped_gemm": False,
     "create_attention_mask_in_dataloader": False,
+    "torch_native_layers": True,
 }
 
 
@@ -40,6 +41,7 @@ def fit(words, model=REMOE):
     args, given = parse([*model, *words.split()])
     before = copy.deepcopy(vars(args))
     machine.fit_to_machine(args, given)
+    before["torch_native_layers"] = False  # Megatron's parser does not know it
     return {name: value for name, value in vars(args).items() if value != before[name]}
 
 
@@ -55,7 +57,7 @@ def test_a_plain_command_runs_on_a_cpu(on, model, capsys):
     changed = fit("--moe-grouped-gemm", model)
     assert changed == {**ON_CPU_ONLY, **WITHOUT_TE}
     said = capsys.readouterr().out
-    assert "on the CPU, no CUDA device found; --transformer-impl local" in said
+    assert "on the CPU, no CUDA device found; torch-native layers" in said
     assert "--moe-grouped-gemm needs TransformerEngine: left out" in said
 
 
@@ -103,13 +105,10 @@ NEEDS_CUDA = [
 ]
 NEEDS_TE = [
     ("--transformer-impl transformer_engine", "--transformer-impl"),
-    ("--context-parallel-size 2", "--context-parallel-size"),
-    ("--sequence-parallel", "--sequence-parallel"),
     ("--fp8-format hybrid", "--fp8-format"),
     ("--fp4-format e2m1", "--fp4-format"),
     ("--use-precision-aware-optimizer", "--use-precision-aware-optimizer"),
     ("--experimental-attention-variant dsa", "--experimental-attention-variant"),
-    ("--tensor-model-parallel-size 2", "--tensor-model-parallel-size"),
     ("--moe-latent-size 32", "--moe-latent-size"),
     ("--overlap-moe-expert-parallel-comm", "--overlap-moe-expert-parallel-comm"),
     ("--tp-comm-overlap", "--tp-comm-overlap"),
@@ -139,14 +138,61 @@ def test_a_cpu_machine_with_transformer_engine_installed_is_still_without(on):
 
 def test_all_refusals_come_in_one_message(on):
     on(cuda=False, te=False)
-    message = refusal("--profile --context-parallel-size 2 --distributed-backend nccl")
-    assert message.count("\n") == 3
+    message = refusal("--profile --fp8-format hybrid --distributed-backend nccl --tp-comm-overlap")
+    assert message.count("\n") == 5
 
 
-def test_what_the_user_gave_and_the_machine_can_do_is_kept(on):
+def test_what_the_user_gave_and_the_machine_can_do_is_kept(on, capsys):
     on(cuda=False, te=False)
     changed = fit("--transformer-impl local --distributed-backend gloo --use-cpu-initialization")
-    assert not {"transformer_impl", "distributed_backend", "use_cpu_initialization"} & set(changed)
+    kept = {"transformer_impl", "distributed_backend", "use_cpu_initialization"}
+    assert not {*kept, "torch_native_layers"} & set(changed)
+    assert "--transformer-impl local" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("cuda", [False, True], ids=["CPU", "GPU"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--context-parallel-size 2",
+        "--tensor-model-parallel-size 2 --sequence-parallel",
+        "--use-distributed-optimizer --save somewhere",
+    ],
+)
+def test_every_parallelism_does_without_transformer_engine(on, words, cuda):
+    on(cuda=cuda, te=False)
+    assert fit(words)["torch_native_layers"]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (
+            "--transformer-impl local --context-parallel-size 2",
+            "--context-parallel-size: Megatron's local layers cannot do it: leave out "
+            "--transformer-impl",
+        ),
+        (
+            "--transformer-impl local --sequence-parallel",
+            "--sequence-parallel: Megatron's local layers cannot do it",
+        ),
+        (
+            "--context-parallel-size 2 --window-size 8,0",
+            "--context-parallel-size: with --window-size or --softmax-type needs TransformerEngine",
+        ),
+        (
+            "--context-parallel-size 2 --softmax-type learnable",
+            "--context-parallel-size: with --window-size or --softmax-type needs TransformerEngine",
+        ),
+        (
+            "--tensor-model-parallel-size 2",
+            "--tensor-model-parallel-size: with experts add --sequence-parallel",
+        ),
+    ],
+)
+def test_what_these_layers_cannot_do_is_refused(on, words, reason):
+    on(cuda=False, te=False)
+    assert f"\n  {reason}" in refusal(words)
 
 
 def test_tensor_parallelism_of_a_dense_model_needs_nothing(on):
@@ -160,14 +206,6 @@ def test_a_mask_by_document_is_built_where_it_is_asked_for(on, te):
     on(cuda=te, te=te)
     changed = fit("--reset-attention-mask", MODEL)
     assert "create_attention_mask_in_dataloader" not in changed
-
-
-def test_a_distributed_optimizer_that_cannot_be_loaded_is_told_of(on, capsys):
-    on(cuda=False, te=False)
-    fit("--use-distributed-optimizer --save somewhere")
-    assert "leave out --use-distributed-optimizer" in capsys.readouterr().out
-    fit("--use-distributed-optimizer")
-    assert "leave out --use-distributed-optimizer" not in capsys.readouterr().out
 
 
 def test_only_rank_0_speaks(on, capsys):

@@ -4,20 +4,20 @@ import pytest
 import torch
 from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.training import argument_utils
-from megatron.training.models.gpt import GPTModelConfig
+from megatron.training.models.gpt import GPTModelConfig, default_layer_spec
 
 from command_line import MODEL, MOE, REMOE
 from megatron.remoe.config import ReMoETransformerConfig
-from megatron.remoe.layer_specs import remoe_layer_spec
+from megatron.remoe.layer_specs import remoe_layer_spec, torch_native_layer_spec
 from megatron.remoe.model_config import gpt_config_from_args
 from megatron.remoe.step_hook import install_step_hook
 
+BASELINES = [MODEL, [*MODEL, *MOE, "--moe-router-load-balancing-type", "aux_loss"]]
 
-@pytest.mark.parametrize(
-    "words", [MODEL, [*MODEL, *MOE, "--moe-router-load-balancing-type", "aux_loss"]]
-)
+
+@pytest.mark.parametrize("words", BASELINES, ids=["dense", "TopK"])
 def test_dense_and_topk_models_are_megatrons_own(validated, words):
-    args = validated(words)
+    args = validated([*words, "--transformer-impl", "local"])
     config, megatrons = gpt_config_from_args(args), argument_utils.gpt_config_from_args(args)
     assert type(config) is GPTModelConfig and type(config.transformer) is TransformerConfig
     assert config.transformer_layer_spec is None
@@ -25,7 +25,25 @@ def test_dense_and_topk_models_are_megatrons_own(validated, words):
     assert config.as_dict() == megatrons.as_dict()
 
 
-def test_the_flag_brings_spec_hook_and_fields(validated):
+@pytest.mark.parametrize("words", BASELINES, ids=["dense", "TopK"])
+def test_their_layers_are_torch_native_where_transformer_engine_is_not(validated, words):
+    config = gpt_config_from_args(validated(words))
+    assert type(config.transformer) is TransformerConfig
+    assert config.transformer_layer_spec is torch_native_layer_spec
+    assert config.pre_wrap_hooks == config.post_wrap_hooks == []
+
+
+def test_a_spec_of_the_users_own_is_taken(validated):
+    spec = ["--spec", "megatron.core.models.gpt.gpt_layer_specs", "get_gpt_layer_local_spec"]
+    config = gpt_config_from_args(validated([*MODEL, *spec]))
+    assert config.transformer_layer_spec is not torch_native_layer_spec
+
+
+@pytest.mark.parametrize(
+    ("implementation", "base"),
+    [([], torch_native_layer_spec), (["--transformer-impl", "local"], default_layer_spec)],
+)
+def test_the_flag_brings_spec_hook_and_fields(validated, implementation, base):
     args = validated(
         [
             *REMOE,
@@ -35,11 +53,13 @@ def test_the_flag_brings_spec_hook_and_fields(validated):
             "1.1",
             "--moe-relu-load-balancing",
             "none",
+            *implementation,
         ]
     )
     config = gpt_config_from_args(args)
     assert type(config) is GPTModelConfig and type(config.transformer) is ReMoETransformerConfig
-    assert config.transformer_layer_spec is remoe_layer_spec
+    spec = config.transformer_layer_spec
+    assert (spec.func, spec.keywords) == (remoe_layer_spec, {"base": base})
     assert config.post_wrap_hooks == [install_step_hook]
     assert config.transformer.moe_relu_l1_reg_coeff_init == 1e-6
     assert config.transformer.moe_relu_l1_reg_coeff_multiplier == 1.1

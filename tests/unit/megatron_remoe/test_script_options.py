@@ -44,6 +44,11 @@ def test_what_would_be_ignored_is_refused(words):
     assert f"{flag}: pretrain_gpt.py here does not carry it out: leave it out" in message
 
 
+def test_a_ramp_that_megatron_ignores_is_refused():
+    message = complaint([*MODEL, "--rampup-batch-size", "2", "2", "100"])
+    assert "--rampup-batch-size: Megatron ignores it: give --step-batch-size-schedule" in message
+
+
 def test_every_rule_has_a_row():
     assert {flag for _, flag in NOT_HERE} == {words.split()[0] for words in IGNORED}
 

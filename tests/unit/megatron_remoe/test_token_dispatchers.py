@@ -4,9 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from megatron.core.transformer.moe import token_dispatcher
 from megatron.core.transformer.moe.token_dispatcher import (
     MoEAlltoAllTokenDispatcher,
     _DeepepManager,
+    _HybridEPManager,
 )
 
 from megatron.remoe.token_dispatcher import widen_deepep
@@ -89,3 +91,33 @@ def test_deepep_has_slots_for_all_experts_of_a_token(num_experts, tp_size):
 def test_more_slots_than_deepeps_kernels_take_are_refused(num_experts, tp_size):
     with pytest.raises(ValueError, match=f"at most 32 .* may use {num_experts * tp_size}"):
         widen_deepep(deepep(num_experts, 1, tp_size), num_experts, tp_size)
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["as it is", "padded to its neighbours"])
+@pytest.mark.parametrize("routing_map", MAPS.values(), ids=MAPS)
+def test_hybridep_is_given_the_whole_map_and_no_budget(
+    single_rank, monkeypatch, routing_map, padded
+):
+    """It takes a map of any number of experts, and counts its rows itself where it has no budget."""
+    monkeypatch.setattr(token_dispatcher, "hybrid_ep_dispatch", object())  # not installed
+    config = make_config(E, 2, moe_hybridep_pad_uneven_dispatch_inputs=padded)
+    manager = _HybridEPManager(torch.distributed.group.WORLD, E, E, config)
+    probs = (torch.rand(T, E) + 0.1) * routing_map
+    manager.setup_metadata(routing_map, probs)
+    assert torch.equal(manager.routing_map[:T], routing_map)
+    assert torch.equal(manager.token_probs[:T], probs)
+    assert not manager.routing_map[T:].any(), "rows of padding go to no expert"
+    assert (len(manager.routing_map) > T) == padded
+    assert manager.num_permuted_tokens is None and manager.capacity is None
+
+
+def test_a_budget_would_drop_what_is_above_it(single_rank, monkeypatch):
+    """Why --moe-expert-rank-capacity-factor is refused: k rows a token, and half of all are active."""
+    monkeypatch.setattr(token_dispatcher, "hybrid_ep_dispatch", object())
+    monkeypatch.setattr(token_dispatcher, "get_align_size_for_quantization", lambda config: 1)
+    config = make_config(E, 1)
+    config.moe_expert_rank_capacity_factor = 1.5
+    manager = _HybridEPManager(torch.distributed.group.WORLD, E, E, config)
+    everything = MAPS["all active"]
+    manager.setup_metadata(everything, everything.float())
+    assert manager.num_permuted_tokens == T * 1.5 < everything.sum()

@@ -1,0 +1,6 @@
+"""What a layer needs of TransformerEngine or Apex, on torch alone."""
+
+from megatron.remoe.torch_native.attention import TorchAttention
+from megatron.remoe.torch_native.norm import torch_norm
+
+__all__ = ["TorchAttention", "torch_norm"]
