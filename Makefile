@@ -2,13 +2,14 @@
 # make test         all tests that need no GPU
 # make test-gpu     the tests that need a CUDA device
 # make check        lint, docstrings, types, the boundary test, then make test
+# make layouts      the tests of parallel layouts alone, and the table that they give: docs/layouts.md
 # make format       rewrite the sources as `make check` wants them
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test test-gpu check format clean
+.PHONY: quickstart test test-gpu layouts check format clean
 
 quickstart: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart.sh $(QUICKSTART_ARGS)
@@ -22,6 +23,9 @@ test: $(READY)
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
+
+layouts: $(READY)
+	LAYOUT_TABLE=docs/layouts.md $(BIN)/python -m pytest tests/integration/test_layouts.py $(PYTEST_ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -1,9 +1,14 @@
 """Megatron on the CPU, in this process and in the ranks that it starts."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 
 from harness import RankLauncher
+from layout_runs import Runs
+from layout_table import LayoutTable
 
 if torch.cuda.is_available():
     collect_ignore_glob = ["test_*.py"]  # they run on the CPU: hide the GPUs, CUDA_VISIBLE_DEVICES=
@@ -25,6 +30,21 @@ def launcher():
 def world(launcher):
     """Four ranks."""
     return launcher.ranks(4)
+
+
+@pytest.fixture(scope="session")
+def runs(launcher, tmp_path_factory):
+    """Whole runs in layouts, and in one process, from which they start and with which they compare."""
+    return Runs(launcher, tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="session")
+def table():
+    """What the tests of layouts measured; LAYOUT_TABLE names the file to write it to."""
+    measured = LayoutTable()
+    yield measured
+    if path := os.environ.get("LAYOUT_TABLE"):
+        measured.write(Path(path))
 
 
 @pytest.fixture(scope="session")
