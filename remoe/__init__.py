@@ -9,13 +9,15 @@ equation               what                                        where
 (7)                    controller of lambda                        `controller`
 (8)                    sparsity                                    `sparsity`
 (9), (10), (11)        L1 regulariser, plain and load-balanced     `regularization`
+(5), (8) to (11)       routing with its sums in one pass           `kernels`
 =====================  ==========================================  ==================
 
 `megatron.remoe` puts them into Megatron-Core's slots; nothing here imports Megatron.
 """
 
 from remoe.controller import update_reg_coeff
-from remoe.regularization import expert_load, l1_loss
+from remoe.kernels.relu_router import relu_router
+from remoe.regularization import expert_load, l1_loss, l1_loss_of_sums
 from remoe.routing import relu_routing
 from remoe.sparsity import routing_counts, sparsity, target_sparsity
 from remoe.state import RoutingState
@@ -26,6 +28,8 @@ __all__ = [
     "RoutingState",
     "expert_load",
     "l1_loss",
+    "l1_loss_of_sums",
+    "relu_router",
     "relu_routing",
     "routing_counts",
     "sparsity",

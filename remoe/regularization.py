@@ -48,10 +48,27 @@ def l1_loss(
 
     Source: arXiv 2412.14711, eq. 9 and 10.
     """
-    per_expert = probs.sum(dim=0, dtype=torch.float32)
-    if expert_load is not None:
-        per_expert = per_expert * expert_load.detach()
     if num_tokens is None:
         num_tokens = probs.shape[0]
-    num_tokens = torch.as_tensor(num_tokens, device=probs.device).clamp(min=1)
-    return per_expert.sum() / num_tokens
+    return l1_loss_of_sums(probs.sum(dim=0, dtype=torch.float32), num_tokens, expert_load)
+
+
+def l1_loss_of_sums(
+    probs_per_expert: Tensor, num_tokens: int | Tensor, expert_load: Tensor | None = None
+) -> Tensor:
+    """`l1_loss` where each expert's gate values are summed already.
+
+    Args:
+        probs_per_expert: ``sum_t R(x_t)_e`` ``[num_experts]``, fp32.
+        num_tokens: ``T``; an int, or a 0-dim tensor (no host read).
+        expert_load: As for `l1_loss`.
+
+    Returns:
+        Scalar, fp32.
+
+    Source: arXiv 2412.14711, eq. 9 and 10.
+    """
+    if expert_load is not None:
+        probs_per_expert = probs_per_expert * expert_load.detach()
+    num_tokens = torch.as_tensor(num_tokens, device=probs_per_expert.device).clamp(min=1)
+    return probs_per_expert.sum() / num_tokens
