@@ -60,9 +60,8 @@ class RoutingState(nn.Module):
             share: What it counts as: ``1 / n`` where ``n`` ranks hold the micro-batch together.
         """
         self.counts += counts
-        self.reg_loss += torch.stack(
-            [reg_loss.double(), torch.full_like(reg_loss, share, dtype=torch.float64)]
-        )
+        self.reg_loss[0] += reg_loss
+        self.reg_loss[1] += share
 
     @torch.no_grad()
     def reset(self) -> None:

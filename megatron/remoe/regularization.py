@@ -3,16 +3,15 @@
 import torch
 from torch import Tensor
 
-from remoe import expert_load, l1_loss
+from remoe import expert_load, l1_loss_of_sums
 
 
 def layer_l1_loss(
-    probs: Tensor,
+    probs_per_expert: Tensor,
     counts: Tensor,
     topk: int,
     load_balancing: bool,
     tp_cp_group: torch.distributed.ProcessGroup,
-    padding_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """This rank's part of the layer's L1 loss; the parts of the TP x CP group add up to the whole.
 
@@ -21,13 +20,12 @@ def layer_l1_loss(
     group and averages them over micro-batches and data-parallel ranks.
 
     Args:
-        probs: This rank's gate values ``[num_tokens, num_experts]``.
+        probs_per_expert: This rank's sum of gate values ``[num_experts]`` fp32, without padding.
         counts: This rank's tokens per expert, then its number of tokens, ``[num_experts + 1]``
             int64, without padding.
         topk: Target of active experts a token.
         load_balancing: Eq. 10 if true, eq. 9 if false.
         tp_cp_group: Ranks that hold other tokens of the same sequences.
-        padding_mask: ``[num_tokens]`` bool, True = padding.
 
     Returns:
         The loss before its coefficient, scalar fp32, and the group's number of tokens, 0-dim int64.
@@ -36,7 +34,5 @@ def layer_l1_loss(
         counts = counts.clone()  # all_reduce works in place
         torch.distributed.all_reduce(counts, group=tp_cp_group)
     tokens_per_expert, num_tokens = counts[:-1], counts[-1]
-    if padding_mask is not None:
-        probs = probs.masked_fill(padding_mask.unsqueeze(1), 0.0)
     load = expert_load(tokens_per_expert, topk, num_tokens) if load_balancing else None
-    return l1_loss(probs, load, num_tokens), num_tokens
+    return l1_loss_of_sums(probs_per_expert, num_tokens, load), num_tokens

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from megatron.remoe.config import ReMoETransformerConfig
 from megatron.remoe.regularization import layer_l1_loss
-from remoe import RoutingState, relu_routing, routing_counts
+from remoe import RoutingState, relu_router, relu_routing
 
 
 class ReLURouter(TopKRouter):
@@ -56,20 +56,17 @@ class ReLURouter(TopKRouter):
         if padding_mask is not None:
             padding_mask = padding_mask.reshape(-1)
         logits = self.apply_z_loss(logits, padding_mask=padding_mask)
-        probs, routing_map = relu_routing(logits)
         # Recompute runs the first forward without and the second with gradients: once is counted.
         # A frozen router is not penalised: the loss could only push the layers below it.
-        if self.training and torch.is_grad_enabled() and self.weight.requires_grad:
-            probs = self._attach_l1_loss(probs, routing_map, padding_mask)
-        return probs, routing_map
+        if not (self.training and torch.is_grad_enabled() and self.weight.requires_grad):
+            return relu_routing(logits)
+        probs, routing_map, counts, probs_per_expert = relu_router(logits, padding_mask)
+        return self._attach_l1_loss(probs, counts, probs_per_expert), routing_map
 
-    def _attach_l1_loss(
-        self, probs: Tensor, routing_map: Tensor, padding_mask: Tensor | None
-    ) -> Tensor:
+    def _attach_l1_loss(self, probs: Tensor, counts: Tensor, probs_per_expert: Tensor) -> Tensor:
         """Attach ``lambda * L_reg`` through Megatron's auto-scaler, and count the micro-batch."""
-        counts = routing_counts(routing_map, padding_mask)
         reg_loss, num_tokens = layer_l1_loss(
-            probs, counts[:-1], self.topk, self.load_balancing, self.tp_cp_group, padding_mask
+            probs_per_expert, counts[:-1], self.topk, self.load_balancing, self.tp_cp_group
         )
         self.state.record(counts, reg_loss.detach(), share=1 / self.tp_cp_group.size())
         loss = self.state.reg_coeff * reg_loss

@@ -7,6 +7,7 @@ from megatron.core.transformer.moe.moe_utils import MoEAuxLossAutoScaler
 
 from moe_layers import LAMBDA, assert_parity, build_layer, make_config, run_layer
 from remoe import expert_load, l1_loss
+from remoe.kernels.relu_router import relu_router_reference
 
 T, E = 16, 8
 
@@ -116,6 +117,47 @@ def test_padding_is_routed_but_neither_counted_nor_penalised(single_rank, paddin
     assert_parity({"router": layer.router.weight.grad}, {"router": weight.grad})
     assert layer.router.state.counts[: E + 1].tolist() == [*counts.tolist(), len(valid)]
     torch.testing.assert_close(layer.router.state.reg_loss[0].float(), loss.detach())
+
+
+@pytest.mark.parametrize("padding", [[], [0, 5]], ids=["no padding", "padding"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"moe_relu_load_balancing": "none"},
+        {"moe_z_loss_coeff": 1e-3},
+        {"calculate_per_token_loss": True},
+        {"moe_router_dtype": "fp64"},
+        {"dtype": torch.bfloat16},
+        {"dtype": torch.bfloat16, "moe_router_dtype": "fp32"},
+    ],
+    ids=str,
+)
+def test_the_fused_router_trains_as_its_reference_does(single_rank, monkeypatch, changes, padding):
+    results = []
+    for op in (None, relu_router_reference):
+        if op is not None:
+            monkeypatch.setattr("megatron.remoe.router.relu_router", op)
+        router = make_layer(**changes).router.to(changes.get("dtype", torch.float32))
+        x = tokens().view(-1, 2, 32).to(router.weight.dtype).requires_grad_()
+        mask = torch.zeros(T, dtype=torch.bool)
+        mask[padding] = True
+        probs, routing_map = router(x, mask.view(-1, 2) if padding else None)
+        probs.backward(tokens(seed=3)[:, :E].to(probs.dtype))
+        assert x.grad.abs().sum() > 0 and router.weight.grad.abs().sum() > 0
+        results.append(
+            (
+                probs,
+                routing_map,
+                router.state.counts,
+                router.state.reg_loss,
+                x.grad,
+                router.weight.grad,
+            )
+        )
+    for mine, other in zip(*results, strict=True):
+        torch.testing.assert_close(mine, other)
+    assert torch.equal(results[0][1], results[1][1]) and torch.equal(results[0][2], results[1][2])
 
 
 def test_the_layer_takes_a_batch_first_padding_mask(layer):
