@@ -41,7 +41,8 @@ def gpt_config_from_args(args: Namespace) -> GPTModelConfig:
 
 def _say_which_experts(args: Namespace, config: GPTModelConfig) -> None:
     transformer = config.transformer
-    if args.rank != 0 or not (args.moe_grouped_gemm and transformer.num_moe_experts):
+    is_ours = args.moe_relu_routing or args.spec is None
+    if args.rank != 0 or not (args.moe_grouped_gemm and transformer.num_moe_experts and is_ours):
         return
     by = "TransformerEngine"
     if args.torch_native_layers:
