@@ -104,6 +104,23 @@ def by_expert(experts, read):
     return [(read(e.linear_fc1.weight), read(e.linear_fc2.weight)) for e in experts.local_experts]
 
 
+def written_by(experts, offsets=()):
+    """What is written, by key and place, and from which tensor (None: an object that holds nothing)."""
+    from megatron.core.dist_checkpointing.mapping import apply_factories
+
+    state = experts.sharded_state_dict("mlp.experts.", offsets, {"dp_cp_group": experts.dp_group})
+    apply_factories(state)
+    found = {}
+    for value in state.values():
+        for piece in value if isinstance(value, list) else [value]:
+            where = (piece.key, piece.global_shape, piece.global_offset, piece.replica_id)
+            if piece.data is not None:
+                where += (piece.local_shape, piece.prepend_axis_num, piece.axis_fragmentations)
+            assert where not in found
+            found[where] = piece.data
+    return found
+
+
 def copy_weights(reference, layer):
     """Give `layer`, which may hold a part of the experts, the weights of `reference`."""
     with torch.no_grad():

@@ -6,11 +6,11 @@ from harness import layout
 from moe_layers import (
     RouterStack,
     build_layer,
-    by_expert,
     copy_weights,
     make_config,
     make_reference,
     run_layer,
+    written_by,
 )
 
 
@@ -108,7 +108,8 @@ def kinds_of_experts(sizes, kinds):
         kinds: `moe_grouped_gemm` of each.
 
     Returns:
-        For each, the results of `run_layer` on this rank's tokens and the marks of its weights.
+        For each, the results of `run_layer` on this rank's tokens, what it writes into a checkpoint,
+        and the marks of its weights.
     """
     results = []
     with layout(**sizes):
@@ -120,9 +121,9 @@ def kinds_of_experts(sizes, kinds):
             )
             generator = torch.Generator().manual_seed(torch.distributed.get_rank())
             tokens, direction = torch.randn(2, 16, 32, generator=generator)
-            weights = by_expert(layer.experts, lambda weight: weight.detach())
+            written = written_by(layer.experts)
             marks = {weight.allreduce for weight in layer.experts.parameters()}
-            results.append((run_layer(layer, tokens, direction), weights, marks))
+            results.append((run_layer(layer, tokens, direction), written, marks))
     return results
 
 

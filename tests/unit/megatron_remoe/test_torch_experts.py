@@ -17,7 +17,7 @@ from megatron.remoe.moe_layer import ReMoELayer
 from megatron.remoe.torch_native import TorchGroupedMLP
 from megatron.remoe.torch_native.experts import choose_gemm
 from megatron.remoe.torch_native.grouped_gemm import grouped_mm, has_grouped_mm, loop_of_mm
-from moe_layers import assert_parity, by_expert, make_config
+from moe_layers import assert_parity, by_expert, make_config, written_by
 
 HIDDEN = 32
 ROWS = {
@@ -110,26 +110,11 @@ def test_the_same_seed_gives_the_same_weights_and_marks(single_rank):
         assert ours.allreduce == theirs.allreduce
 
 
-def pieces(experts, offsets):
-    """What is written, by key and place, and from which tensor (None: an object that holds nothing)."""
-    state = experts.sharded_state_dict("mlp.experts.", offsets, {"dp_cp_group": experts.dp_group})
-    apply_factories(state)
-    found = {}
-    for value in state.values():
-        for piece in value if isinstance(value, list) else [value]:
-            where = (piece.key, piece.global_shape, piece.global_offset, piece.replica_id)
-            if piece.data is not None:
-                where += (piece.local_shape, piece.prepend_axis_num, piece.axis_fragmentations)
-            assert where not in found
-            found[where] = piece.data
-    return found
-
-
 @pytest.mark.parametrize("offsets", [(), ((0, 1, 3),)], ids=["by layer", "layers stacked"])
 @pytest.mark.parametrize("gated", [True, False], ids=["SwiGLU", "GELU"])
 def test_a_checkpoint_holds_the_pieces_of_sequential_mlp(single_rank, gated, offsets):
     changes = {} if gated else {"gated_linear_unit": False, "activation_func": F.gelu}
-    theirs, ours = (pieces(e, offsets) for e in both(make_config(**changes)))
+    theirs, ours = (written_by(e, offsets) for e in both(make_config(**changes)))
     assert ours.keys() == theirs.keys() and sum(x is not None for x in ours.values()) >= 8
     for where, tensor in theirs.items():
         assert ours[where] is tensor is None or torch.equal(ours[where], tensor)
