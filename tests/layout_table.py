@@ -20,6 +20,9 @@ the CPU.
 - **reshard**: the same steps by a single process from that checkpoint; largest difference of a loss
 - **TopK**: the control: five steps of Megatron's own router and dispatchers in the same layout
 
+The single process has Megatron's `SequentialMLP`; the row with grouped experts loads its checkpoint
+and saves one for it.
+
 Beside the table: padding masks with different numbers of valid tokens on ranks
 (`test_ranks_that_share_sequences.py`); a run that changes its layout at each of nine stops, format
 `torch`, asynchronous saves, and bf16, where ReLU routing strays no further than twice what TopK does

@@ -75,6 +75,8 @@ EP2 = "--expert-model-parallel-size 2 --moe-token-dispatcher-type alltoall"
 EP4 = "--expert-model-parallel-size 4 --moe-token-dispatcher-type alltoall"
 FULL = "--recompute-granularity full --recompute-method uniform --recompute-num-layers 1"
 
+GROUPED = "--moe-grouped-gemm"
+
 LAYOUTS = (
     Layout("DP 2", 2, ""),
     Layout("DP 2, distributed optimizer", 2, DISTRIBUTED),
@@ -126,4 +128,10 @@ LAYOUTS = (
     Layout("loss per token, masked, CP 2", 2, CP2, "loss per token"),
     Layout("loss per token, masked, DP 2 x EP 2", 2, EP2, "loss per token"),
     Layout("batch ramp, DP 2", 2, "", "batch ramp"),
+    # From and to checkpoints of `SequentialMLP`.
+    Layout(
+        "grouped experts, TP 2 x EP 2, experts TP 2, distributed optimizer",
+        4,
+        f"{TP2} {EP2} {DISTRIBUTED} {GROUPED}",
+    ),
 )

@@ -47,13 +47,17 @@ def make_config(num_experts=8, topk=2, hidden=32, dtype=torch.float32, **changes
 
 
 def build_layer(config, layer_number=1):
-    """The MoE layer that the project's layer spec gives, by the call that `TransformerLayer` makes."""
+    """The MoE layer that the project's layer spec gives, by the call that `TransformerLayer` makes.
+
+    Its experts are torch's grouped ones where the configuration has `moe_grouped_gemm`.
+    """
     from megatron.core.transformer.moe.moe_utils import get_default_pg_collection
-    from megatron.training.models.gpt import GPTModelConfig
+    from megatron.training.models.gpt import GPTModelConfig, default_layer_spec
 
-    from megatron.remoe.layer_specs import remoe_layer_spec
+    from megatron.remoe.layer_specs import remoe_layer_spec, torch_native_layer_spec
 
-    block = remoe_layer_spec(GPTModelConfig(transformer=config))
+    base = torch_native_layer_spec if config.moe_grouped_gemm else default_layer_spec
+    block = remoe_layer_spec(GPTModelConfig(transformer=config), base=base)
     build = block.layer_specs[0].submodules.mlp
     groups = get_default_pg_collection()
     layer = build(config=config, pg_collection=groups, is_mtp_layer=False, name="mlp")
@@ -93,14 +97,38 @@ def tokens_for_map(reference, routing_map, seed=0):
         return logits @ torch.linalg.pinv(reference.router).T
 
 
+def by_expert(experts, read):
+    """What `read` gives for the fc1 and the fc2 weight of each expert, of either kind of experts."""
+    if hasattr(experts, "weight1"):
+        return list(zip(read(experts.weight1), read(experts.weight2), strict=True))
+    return [(read(e.linear_fc1.weight), read(e.linear_fc2.weight)) for e in experts.local_experts]
+
+
+def written_by(experts, offsets=()):
+    """What is written, by key and place, and from which tensor (None: an object that holds nothing)."""
+    from megatron.core.dist_checkpointing.mapping import apply_factories
+
+    state = experts.sharded_state_dict("mlp.experts.", offsets, {"dp_cp_group": experts.dp_group})
+    apply_factories(state)
+    found = {}
+    for value in state.values():
+        for piece in value if isinstance(value, list) else [value]:
+            where = (piece.key, piece.global_shape, piece.global_offset, piece.replica_id)
+            if piece.data is not None:
+                where += (piece.local_shape, piece.prepend_axis_num, piece.axis_fragmentations)
+            assert where not in found
+            found[where] = piece.data
+    return found
+
+
 def copy_weights(reference, layer):
     """Give `layer`, which may hold a part of the experts, the weights of `reference`."""
     with torch.no_grad():
         layer.router.weight.copy_(reference.router)
-        local = zip(layer.local_expert_indices, layer.experts.local_experts, strict=True)
-        for index, expert in local:
-            expert.linear_fc1.weight.copy_(torch.cat([reference.gate[index], reference.up[index]]))
-            expert.linear_fc2.weight.copy_(reference.down[index])
+        weights = by_expert(layer.experts, lambda weight: weight)
+        for index, (fc1, fc2) in zip(layer.local_expert_indices, weights, strict=True):
+            fc1.copy_(torch.cat([reference.gate[index], reference.up[index]]))
+            fc2.copy_(reference.down[index])
 
 
 def run_layer(layer, tokens, direction, batch=2):
@@ -118,10 +146,9 @@ def run_layer(layer, tokens, direction, batch=2):
     results = {"output": output.detach().reshape(tokens.shape)}
     results["hidden_states"] = hidden_states.grad.reshape(tokens.shape)
     results["router"] = layer.router.weight.grad
-    local = zip(layer.local_expert_indices, layer.experts.local_experts, strict=True)
-    for index, expert in local:
-        results[f"expert {index} fc1"] = expert.linear_fc1.weight.grad
-        results[f"expert {index} fc2"] = expert.linear_fc2.weight.grad
+    gradients = by_expert(layer.experts, lambda weight: weight.grad)
+    for index, (fc1, fc2) in zip(layer.local_expert_indices, gradients, strict=True):
+        results[f"expert {index} fc1"], results[f"expert {index} fc2"] = fc1, fc2
     return results
 
 

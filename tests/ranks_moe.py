@@ -10,6 +10,7 @@ from moe_layers import (
     make_config,
     make_reference,
     run_layer,
+    written_by,
 )
 
 
@@ -96,6 +97,33 @@ def steps_of_the_hook(sizes, layer_numbers, active, lambdas):
                 results.append((hook.stats.table.clone(), hook._pending, own, list(calls)))
         finally:
             torch.distributed.all_reduce = all_reduce
+    return results
+
+
+def kinds_of_experts(sizes, kinds):
+    """ReMoE layers that differ only in their experts: Megatron's `SequentialMLP` and torch's grouped.
+
+    Args:
+        sizes: For `layout`.
+        kinds: `moe_grouped_gemm` of each.
+
+    Returns:
+        For each, the results of `run_layer` on this rank's tokens, what it writes into a checkpoint,
+        and the marks of its weights.
+    """
+    results = []
+    with layout(**sizes):
+        for grouped in kinds:
+            torch.manual_seed(0)
+            is_split = sizes.get("tensor_model_parallel_size", 1) > 1
+            layer = build_layer(
+                make_config(moe_grouped_gemm=grouped, sequence_parallel=is_split, **sizes)
+            )
+            generator = torch.Generator().manual_seed(torch.distributed.get_rank())
+            tokens, direction = torch.randn(2, 16, 32, generator=generator)
+            written = written_by(layer.experts)
+            marks = {weight.allreduce for weight in layer.experts.parameters()}
+            results.append((run_layer(layer, tokens, direction), written, marks))
     return results
 
 

@@ -134,12 +134,16 @@ def _look_at_checkpoint(
 
 
 def _validate(args: Namespace, args_defaults: dict) -> None:
+    # Megatron asserts a GPU on which TransformerEngine's grouped GEMM runs; torch's needs none.
+    grouped = args.moe_grouped_gemm
+    args.moe_grouped_gemm = grouped and not args.torch_native_layers
     try:
         megatron_arguments.validate_args(args, args_defaults)
     except AssertionError as error:
         if not str(error):
             raise  # only the traceback says what is wrong
         raise ValueError(f"Megatron refuses these options: {error}") from error
+    args.moe_grouped_gemm = grouped
 
 
 def given_flags(argv: Sequence[str]) -> frozenset[str]:

@@ -6,7 +6,8 @@ from functools import partial
 
 from megatron.core.transformer.attention import SelfAttentionSubmodules
 from megatron.core.transformer.dot_product_attention import DotProductAttention
-from megatron.core.transformer.moe.moe_layer import MoELayer
+from megatron.core.transformer.moe.experts import SequentialMLP
+from megatron.core.transformer.moe.moe_layer import MoELayer, MoESubmodules
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.torch_norm import WrappedTorchNorm
 from megatron.core.transformer.transformer_block import (
@@ -17,7 +18,7 @@ from megatron.training.models.gpt import GPTModelConfig, default_layer_spec
 
 from megatron.remoe.moe_layer import ReMoELayer
 from megatron.remoe.router import ReLURouter
-from megatron.remoe.torch_native import TorchAttention, torch_norm
+from megatron.remoe.torch_native import TorchAttention, TorchGroupedMLP, torch_norm
 
 LayerSpec = Callable[[GPTModelConfig, int | None], TransformerBlockSubmodules]
 
@@ -46,7 +47,7 @@ def torch_native_layer_spec(
 
     For any GPT, dense or mixture-of-experts. Norms of layers that do not come from torch
     (Apex's), attention that ours does not do (windows, sinks) and layers with another kind of it
-    (multi-latent) stay Megatron's.
+    (multi-latent) stay Megatron's; so do experts, unless `moe_grouped_gemm` asks for grouped ones.
 
     Args:
         config: Model configuration with `transformer_impl` "local".
@@ -58,16 +59,34 @@ def torch_native_layer_spec(
         block = TransformerBlockSubmodules([block] * num_layers, WrappedTorchNorm)
     attention = TorchAttention.is_supported(config.transformer)
     specs = [_on_torch(spec, attention) for spec in block.layer_specs]
+    if config.transformer.moe_grouped_gemm:
+        specs = [_with_grouped_experts(spec) for spec in specs]
     return replace(block, layer_specs=specs, layer_norm=_norm_on_torch(block.layer_norm))
 
 
 def _with_relu_routing(layer_spec: ModuleSpec) -> ModuleSpec:
+    return _with_moe_layer(layer_spec, ReMoELayer, lambda parts: replace(parts, router=ReLURouter))
+
+
+def _with_grouped_experts(layer_spec: ModuleSpec) -> ModuleSpec:
+    def group(parts: MoESubmodules) -> MoESubmodules:
+        assert parts.experts.func is SequentialMLP, "Megatron's `local` spec has no others"
+        return replace(parts, experts=partial(TorchGroupedMLP, **parts.experts.keywords))
+
+    return _with_moe_layer(layer_spec, MoELayer, group)
+
+
+def _with_moe_layer(
+    layer_spec: ModuleSpec,
+    layer: type[MoELayer],
+    change: Callable[[MoESubmodules], MoESubmodules],
+) -> ModuleSpec:
     mlp = layer_spec.submodules.mlp
     if not (isinstance(mlp, partial) and mlp.func is MoELayer):
         return layer_spec  # a dense layer (--moe-layer-freq)
-    submodules = replace(mlp.keywords["submodules"], router=ReLURouter)
-    relu_mlp = partial(ReMoELayer, **{**mlp.keywords, "submodules": submodules})
-    return replace(layer_spec, submodules=replace(layer_spec.submodules, mlp=relu_mlp))
+    submodules = change(mlp.keywords["submodules"])
+    mlp = partial(layer, **{**mlp.keywords, "submodules": submodules})
+    return replace(layer_spec, submodules=replace(layer_spec.submodules, mlp=mlp))
 
 
 def _on_torch(layer_spec: ModuleSpec, replace_attention: bool) -> ModuleSpec:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from megatron.remoe import cpu
+from megatron.remoe.torch_native.experts import refused_by_torch_experts
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,6 @@ WITHOUT_TE = (
     Default("no_persist_layer_norm", True),
     Default("masked_softmax_fusion", False),
     Default("apply_rope_fusion", False),
-    # Megatron's local spec has no grouped GEMM: its experts run one after another.
-    Default("moe_grouped_gemm", False),
 )
 
 ON_CPU = (
@@ -94,6 +93,9 @@ def fit_to_machine(args: Namespace, given: frozenset[str]) -> None:
     """
     on_cpu, without_te = cpu.is_needed(), cpu.is_needed() or not has_transformer_engine()
     args.torch_native_layers = without_te and "--transformer-impl" not in given
+    left_out = without_te and not args.torch_native_layers and args.moe_grouped_gemm
+    if left_out:
+        args.moe_grouped_gemm = False
     errors = []
     if on_cpu:
         errors += _apply(args, given, ON_CPU, NEEDS_CUDA, "a CUDA device")
@@ -108,8 +110,11 @@ def fit_to_machine(args: Namespace, given: frozenset[str]) -> None:
         device = "the CPU, no CUDA device found" if on_cpu else "the GPU without TransformerEngine"
         layers = "torch-native layers" if args.torch_native_layers else "--transformer-impl local"
         print(f"> ReMoE: on {device}; {layers}", flush=True)
-        if "--moe-grouped-gemm" in given:
-            print("> ReMoE: --moe-grouped-gemm needs TransformerEngine: left out", flush=True)
+        if left_out:
+            print(
+                "> ReMoE: --moe-grouped-gemm: left out, Megatron's local layers have no grouped experts",
+                flush=True,
+            )
 
 
 def _layer_errors(args: Namespace) -> list[str]:
@@ -128,6 +133,11 @@ def _layer_errors(args: Namespace) -> list[str]:
         )
     if args.num_experts and args.tensor_model_parallel_size > 1 and not args.sequence_parallel:
         errors.append("--tensor-model-parallel-size: with experts add --sequence-parallel")
+    if args.num_experts and args.moe_grouped_gemm and (refused := refused_by_torch_experts(args)):
+        errors.append(
+            f"--moe-grouped-gemm: without TransformerEngine it does not do {', '.join(refused)}: leave "
+            "one of them out"
+        )
     return errors
 
 

@@ -10,6 +10,7 @@ from megatron.training.models.gpt import GPTModelConfig, default_layer_spec
 from megatron.remoe.config import ReMoETransformerConfig
 from megatron.remoe.layer_specs import remoe_layer_spec, torch_native_layer_spec
 from megatron.remoe.step_hook import install_step_hook
+from megatron.remoe.torch_native.experts import GEMM_NAMES, choose_gemm
 
 
 def gpt_config_from_args(args: Namespace) -> GPTModelConfig:
@@ -26,6 +27,7 @@ def gpt_config_from_args(args: Namespace) -> GPTModelConfig:
     base = torch_native_layer_spec if args.torch_native_layers else default_layer_spec
     if not args.moe_relu_routing:
         config = megatron_gpt_config_from_args(args)
+        _say_which_experts(args, config)
         if args.torch_native_layers and args.spec is None:
             config.transformer_layer_spec = base
         return config
@@ -33,4 +35,17 @@ def gpt_config_from_args(args: Namespace) -> GPTModelConfig:
     config = megatron_gpt_config_from_args(args, config=transformer)
     config.transformer_layer_spec = partial(remoe_layer_spec, base=base)
     config.post_wrap_hooks.append(install_step_hook)
+    _say_which_experts(args, config)
     return config
+
+
+def _say_which_experts(args: Namespace, config: GPTModelConfig) -> None:
+    transformer = config.transformer
+    is_ours = args.moe_relu_routing or args.spec is None
+    if args.rank != 0 or not (args.moe_grouped_gemm and transformer.num_moe_experts and is_ours):
+        return
+    by = "TransformerEngine"
+    if args.torch_native_layers:
+        width = transformer.moe_ffn_hidden_size // transformer.expert_tensor_parallel_size
+        by = GEMM_NAMES[choose_gemm(transformer, width)]
+    print(f"> ReMoE: --moe-grouped-gemm: experts by {by}", flush=True)

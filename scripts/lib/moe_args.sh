@@ -7,7 +7,7 @@ if [[ $METHOD != dense ]]; then
   MOE_ARGS=(--num-experts "$NUM_EXPERTS" --moe-router-topk "$TOPK" --moe-granularity "$GRANULARITY"
     --moe-ffn-hidden-size "$FFN_HIDDEN_SIZE" --moe-router-dtype fp32 --moe-token-dispatcher-type alltoall)
   if [[ ${MOE_GROUPED_GEMM:-1} != 0 ]]; then
-    MOE_ARGS+=(--moe-grouped-gemm) # Megatron ignores it without TransformerEngine, refuses it without a GPU
+    MOE_ARGS+=(--moe-grouped-gemm) # TransformerEngine's, else torch's; Megatron alone ignores it without TransformerEngine
   fi
 fi
 case $METHOD in

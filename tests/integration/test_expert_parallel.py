@@ -4,6 +4,8 @@ Each rank has tokens of its own; the regulariser's load is that of its own micro
 gradient collects the tokens of every rank of its expert-parallel group.
 """
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -48,10 +50,12 @@ def make_cases():
             tokens = [tokens_for_map(reference, m, seed=i) for i, m in enumerate(by_rank)]
             generator = torch.Generator().manual_seed(3)
             directions = [torch.randn(T, hidden, generator=generator) for _ in range(RANKS)]
-            for dispatcher in ("allgather", "alltoall"):
+            for dispatcher, grouped in product(("allgather", "alltoall"), (False, True)):
                 options = {"num_experts": num_experts, "topk": topk, "hidden": hidden}
                 options["moe_token_dispatcher_type"] = dispatcher
-                name = f"E={num_experts} k={topk}, {kind}, {dispatcher}"
+                options["moe_grouped_gemm"] = grouped
+                experts = ", torch's grouped experts" if grouped else ""
+                name = f"E={num_experts} k={topk}, {kind}, {dispatcher}{experts}"
                 cases[name] = (options, reference, tokens, directions)
     return cases
 

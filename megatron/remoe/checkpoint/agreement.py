@@ -68,7 +68,7 @@ def check_settings(args: Namespace, given: frozenset[str], stored: StoredRun | N
     if not vars(stored.args):
         _warn(args, f"the checkpoint {stored.folder} holds no settings: they are not compared")
     errors = _format_errors(args, stored) + _routing_errors(args, stored)
-    errors += differences(SHAPES, args, stored.args)
+    errors += differences(SHAPES, args, stored.args) + _expert_errors(args, stored)
     functions = differences(FUNCTION, args, stored.args)
     # Megatron takes --pretrained-checkpoint as --finetune.
     begins_anew = args.finetune or not is_own(args, stored.folder)
@@ -174,6 +174,41 @@ def _optimizer_errors(args: Namespace, stored: StoredRun) -> list[str]:
         "--no-load-optim: the checkpoint's optimizer holds experts and dense parameters together (a "
         "TopK model without expert parallelism, an older run): add it to start the optimizer anew"
     ]
+
+
+def _expert_errors(args: Namespace, stored: StoredRun) -> list[str]:
+    """What cannot be loaded into experts that are held in other tensors.
+
+    In format `torch_dist` weights are named by expert, and so is what an optimizer has, unless the
+    distributed one saved its buffers as they lie: in them the same numbers stand for other weights.
+    """
+    here, there = _experts_of(args), _experts_of(stored.args)
+    if not has_experts(args) or not has_experts(stored.args) or here == there:
+        return []
+    what = f"--moe-grouped-gemm: {here} here, {there} in the checkpoint"
+    if stored.form == "torch":
+        return [f"{what}, which is in format torch: give what it was saved with"]
+    is_new = args.finetune or args.no_load_optim or args.skip_train
+    is_new = is_new or getattr(stored.args, "no_save_optim", None)
+    is_flat = getattr(stored.args, "use_distributed_optimizer", False) and not getattr(
+        stored.args, "dist_ckpt_optim_fully_reshardable", False
+    )
+    if is_new or not is_flat or not is_own(args, stored.folder):
+        return []
+    return [
+        f"{what}, whose optimizer was saved as its buffers lie: give what it was saved with (and "
+        "--dist-ckpt-optim-fully-reshardable, then change), or --no-load-optim"
+    ]
+
+
+def _experts_of(args: Namespace) -> str:
+    """How the weights of experts lie in memory."""
+    if not getattr(args, "moe_grouped_gemm", False):
+        return "off"
+    if getattr(args, "torch_native_layers", False):
+        return "on, with torch's experts"
+    # Megatron's local layers ignore it.
+    return "off" if args.transformer_impl == "local" else "on, with TransformerEngine's"
 
 
 def _schedule_errors(args: Namespace, stored: Namespace) -> list[str]:

@@ -99,6 +99,13 @@ REFUSED = [
         "--moe-router-score-function: sigmoid here, softmax in the checkpoint",
     ),
     ("remoe", "--vocab-size 1024", [], "has another vocabulary: the tokenizer has 1024 tokens"),
+    (
+        "topk_torch",
+        "--moe-grouped-gemm",
+        [],
+        "--moe-grouped-gemm: on, with torch's experts here, off in the checkpoint, which is in "
+        "format torch",
+    ),
     ("remoe", "--lr 2e-3", [], "--lr: 0.002 here, 0.001 in the checkpoint"),
     ("remoe", "--train-iters 8", [], "in samples: 64 here, 32 in the checkpoint"),
     ("remoe", "--lr-warmup-iters 2", [], "--lr-warmup, in samples: 16 here, 0 in the checkpoint"),

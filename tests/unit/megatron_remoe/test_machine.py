@@ -7,6 +7,7 @@ import pytest
 from command_line import MODEL, REMOE, parse
 from megatron.remoe import machine
 
+GROUPED = "--moe-grouped-gemm --disable-bias-linear"
 ON_CPU_ONLY = {
     "distributed_backend": "gloo",
     "use_cpu_initialization": True,
@@ -20,7 +21,6 @@ WITHOUT_TE = {
     "no_persist_layer_norm": True,
     "masked_softmax_fusion": False,
     "apply_rope_fusion": False,
-    "moe_grouped_gemm": False,
     "create_attention_mask_in_dataloader": False,
     "torch_native_layers": True,
 }
@@ -54,17 +54,17 @@ def refusal(words):
 @pytest.mark.parametrize("model", [MODEL, REMOE], ids=["dense", "ReMoE"])
 def test_a_plain_command_runs_on_a_cpu(on, model, capsys):
     on(cuda=False, te=False)
-    changed = fit("--moe-grouped-gemm", model)
+    changed = fit(GROUPED, model)
     assert changed == {**ON_CPU_ONLY, **WITHOUT_TE}
     said = capsys.readouterr().out
     assert "on the CPU, no CUDA device found; torch-native layers" in said
-    assert "--moe-grouped-gemm needs TransformerEngine: left out" in said
+    assert "left out" not in said
 
 
 def test_a_gpu_without_transformer_engine_keeps_what_is_torchs(on, capsys):
     on(cuda=True, te=False)
     changed = fit("")
-    assert changed == {name: WITHOUT_TE[name] for name in WITHOUT_TE if name != "moe_grouped_gemm"}
+    assert changed == WITHOUT_TE
     assert "on the GPU without TransformerEngine" in capsys.readouterr().out
 
 
@@ -134,6 +134,31 @@ def test_a_cpu_machine_with_transformer_engine_installed_is_still_without(on):
     assert "--transformer-impl: needs TransformerEngine" in refusal(
         "--transformer-impl transformer_engine"
     )
+
+
+@pytest.mark.parametrize("cuda", [False, True], ids=["CPU", "GPU"])
+def test_megatrons_local_layers_have_no_grouped_experts(on, capsys, cuda):
+    on(cuda=cuda, te=False)
+    assert fit(f"{GROUPED} --transformer-impl local")["moe_grouped_gemm"] is False
+    assert "--moe-grouped-gemm: left out, Megatron's local layers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        ("--moe-grouped-gemm", "a bias (add --disable-bias-linear)"),
+        (f"{GROUPED} --moe-apply-probs-on-input", "--moe-apply-probs-on-input"),
+        (f"{GROUPED} --activation-func-clamp-value 7", "--activation-func-clamp-value"),
+        (f"{GROUPED} --recompute-modules moe_act", "--recompute-modules moe_act"),
+    ],
+)
+def test_what_torchs_grouped_experts_do_not_do_is_refused(on, words, refused):
+    on(cuda=True, te=False)
+    assert f"--moe-grouped-gemm: without TransformerEngine it does not do {refused}" in refusal(
+        words
+    )
+    on(cuda=True, te=True)
+    assert fit(words) == {}
 
 
 def test_all_refusals_come_in_one_message(on):

@@ -33,6 +33,19 @@ def test_their_layers_are_torch_native_where_transformer_engine_is_not(validated
     assert config.pre_wrap_hooks == config.post_wrap_hooks == []
 
 
+@pytest.mark.parametrize("routing", [[], ["--moe-relu-routing"]], ids=["TopK", "ReLU"])
+def test_grouped_experts_come_with_the_flag_and_say_how_they_run(validated, routing, capsys):
+    """Megatron's own check, which wants a GPU for the flag, is not asked."""
+    words = [*MODEL, *MOE, *routing, "--disable-bias-linear"]
+    assert not gpt_config_from_args(validated(words)).transformer.moe_grouped_gemm
+    assert "experts by" not in capsys.readouterr().out
+    args = validated([*words, "--moe-grouped-gemm"])
+    assert args.moe_grouped_gemm, "so that a checkpoint remembers it"
+    assert gpt_config_from_args(args).transformer.moe_grouped_gemm
+    said = capsys.readouterr().out
+    assert "> ReMoE: --moe-grouped-gemm: experts by a loop of torch.mm\n" in said
+
+
 def test_a_spec_of_the_users_own_is_taken(validated):
     spec = ["--spec", "megatron.core.models.gpt.gpt_layer_specs", "get_gpt_layer_local_spec"]
     config = gpt_config_from_args(validated([*MODEL, *spec]))
