@@ -14,6 +14,7 @@ import argparse
 import importlib.util
 import json
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -182,6 +183,7 @@ def growth(first: Pair, last: Pair) -> list[str]:
 
 def main() -> int:
     """Runs, compares, prints."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # cleans up, as Ctrl-C
     args = parse()
     check(args)
     folder = Path(tempfile.mkdtemp(prefix="preprocess_", dir=args.folder))

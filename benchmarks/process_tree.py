@@ -1,6 +1,8 @@
 """Runs a command and watches the memory of it and of all processes that it starts."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 
 import psutil
 
-SAMPLE_SECONDS = 0.1
+SAMPLE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ def measure(command: Sequence[object], environment: Mapping[str, str] | None = N
             env={**os.environ, **(environment or {})},
             stdout=out,
             stderr=err,
+            start_new_session=True,
         )
         peaks, done = [0, 0], threading.Event()
         watcher = threading.Thread(target=_watch, args=(process.pid, peaks, done))
@@ -59,7 +62,10 @@ def measure(command: Sequence[object], environment: Mapping[str, str] | None = N
             process.returncode = os.waitstatus_to_exitcode(status)
             seconds = time.monotonic() - begin
         finally:
-            process.kill()  # if the benchmark is interrupted; does nothing where it has ended
+            with contextlib.suppress(
+                ProcessLookupError
+            ):  # an interrupted one leaves nothing running
+                os.killpg(process.pid, signal.SIGKILL)
             done.set()
             watcher.join()
         out.seek(0)
