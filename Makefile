@@ -17,7 +17,7 @@ quickstart: $(READY)
 # The tests of the tools alone, because they count their process's children; the rest in two processes,
 # each of which keeps one that forks ranks (PYTEST_ARGS="-n 0" for one).
 test: $(READY)
-	$(BIN)/python -m pytest -m "not gpu" tests/unit/tools tests/unit/scripts $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not gpu" tests/unit/tools tests/unit/scripts tests/unit/benchmarks $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu" tests/e2e tests/integration \
 		tests/unit/megatron_remoe tests/unit/remoe $(PYTEST_ARGS)
 

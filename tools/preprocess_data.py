@@ -7,7 +7,7 @@ Reads JSON lines (plain, .gz, .xz, .zst, .bz2), parquet and folders of text, and
         --tokenizer-type HuggingFaceTokenizer --tokenizer-model data/tokenizer \
         --append-eod --workers 8
 
-Documents keep the order of the input. Memory stays at about 1 GB for Megatron's imports, 60 MB a
+Documents keep the order of the input. Memory stays at about 1 GB for Megatron's imports, 90 MB a
 worker and 80 bytes a document for the index, unless single documents have many megabytes. A run
 that fails leaves no output behind.
 """

@@ -1,13 +1,34 @@
-"""The tokenizers inside a worker: a list of texts in, a list of ids for each text out."""
+"""The tokenizers inside a worker: a list of texts in, the ids of each text out."""
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from data.quiet import quiet_imports
+import numpy as np
 
-Encoder = Callable[[list[str]], list[list[int]]]
+from data.quiet import quiet_imports
+from data.words import WordIds, added_tokens
+
+Encoder = Callable[[list[str]], Sequence[Sequence[int] | np.ndarray]]
+
+
+def words_encoder(state: dict[str, Any]) -> Encoder:
+    """Remembers the ids of words, for tokenizers of which ``has_gpt2_words`` is true.
+
+    Args:
+        state: as for ``tokenizers_encoder``.
+    """
+    library = tokenizers_encoder(state)
+    words = WordIds(lambda word: library([word])[0])
+    added = added_tokens(state["json"])
+
+    def encode(text: str) -> Sequence[int] | np.ndarray:
+        if any(token in text for token in added):
+            return library([text])[0]
+        return words.encode(text)
+
+    return lambda texts: [encode(text) for text in texts]
 
 
 def tokenizers_encoder(state: dict[str, Any]) -> Encoder:
@@ -59,6 +80,7 @@ def megatron_encoder(arguments: argparse.Namespace) -> Encoder:
 
 
 ENCODERS: dict[str, Callable[[Any], Encoder]] = {
+    "words": words_encoder,
     "tokenizers": tokenizers_encoder,
     "sentencepiece": sentencepiece_encoder,
     "megatron": megatron_encoder,

@@ -14,12 +14,20 @@ from data.compression import INSTALL_HINT
 from data.encoders import ENCODERS
 from data.errors import DataError
 from data.quiet import quiet_imports
+from data.words import has_gpt2_words
 
 SENTENCEPIECE_TYPES = ("SentencePieceTokenizer", "GPTSentencePieceTokenizer", "Llama2Tokenizer")
 SUPPORTED_TYPES = ("HuggingFaceTokenizer", *SENTENCEPIECE_TYPES, "NullTokenizer")
 # Spaces, newlines, accents, scripts, emoji, control and separator characters: where two
 # implementations of "the same" tokenizer part ways.
-PROBES = ("Hello world", " two  spaces\n\n\tand a tab\r\n", "naïve 漢字 🙂 \u2028\x85", "x")
+SPACES = [chr(i) for i in (*range(33), *range(0x7F, 0xA1), 0x180E, 0x2028, 0x202F, 0x3000, 0xFEFF)]
+PROBES = (
+    "Hello world",
+    " two  spaces\n\n\tand a tab\r\n",
+    "naïve 漢字 🙂 \u2028\x85",
+    "x",
+    "".join(f"a{space}b {space}{space}it's {space}1!{space}? " for space in SPACES),
+)
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,7 @@ def _choose_encoder(tokenizer, arguments: argparse.Namespace) -> tuple[str, Any]
             f"token for {PROBES[0]!r}; is tokenizer.json or the model file missing?"
         )
     for kind, state in _fast_candidates(tokenizer, arguments):
-        if ENCODERS[kind](state)(list(PROBES)) == expected:
+        if [list(ids) for ids in ENCODERS[kind](state)(list(PROBES))] == expected:
             return kind, state
     return "megatron", arguments
 
@@ -157,14 +165,15 @@ def _fast_candidates(tokenizer, arguments: argparse.Namespace) -> Iterator[tuple
     hugging_face = tokenizer._tokenizer.tokenizer
     backend = getattr(hugging_face, "backend_tokenizer", None)  # None: written in Python
     if backend is not None:
-        yield (
-            "tokenizers",
-            {
-                "json": backend.to_str(),
-                "add_special_tokens": not arguments.tokenizer_hf_no_include_special_tokens,
-                "encode_special_tokens": backend.encode_special_tokens,
-            },
-        )
+        add_special_tokens = not arguments.tokenizer_hf_no_include_special_tokens
+        state = {
+            "json": backend.to_str(),
+            "add_special_tokens": add_special_tokens,
+            "encode_special_tokens": backend.encode_special_tokens,
+        }
+        if has_gpt2_words(state["json"], add_special_tokens):
+            yield "words", state
+        yield "tokenizers", state
 
 
 def _find_eod(tokenizer, options: argparse.Namespace) -> int | None:

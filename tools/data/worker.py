@@ -100,20 +100,18 @@ class ChunkEncoder:
     def _encode_key(self, texts: list[str]) -> KeyTokens:
         """Encodes the texts of one key; those that give no token disappear."""
         filled = [text for text in texts if text]
-        all_ids = [ids + self.suffix for ids in self.encode(filled) if ids] if filled else []
-        lengths = np.array([len(ids) for ids in all_ids], dtype=np.int32)
-        tokens = np.empty(int(lengths.sum(dtype=np.int64)), dtype=np.int64)
-        start = 0
-        for ids in all_ids:
-            tokens[start : start + len(ids)] = ids
-            start += len(ids)
+        found = [ids for ids in self.encode(filled) if len(ids)] if filled else []
+        lengths = np.array([len(ids) + len(self.suffix) for ids in found], dtype=np.int32)
+        ends = [np.array(self.suffix, dtype=np.int32)] * len(found)
+        parts = [part for pair in zip(found, ends, strict=True) for part in pair]
+        tokens = np.concatenate(parts) if parts else np.array([], dtype=np.int32)
         if tokens.size and tokens.max() >= self.spec.vocab_size:
             raise DataError(
                 f"the tokenizer gave id {tokens.max()}, past its vocabulary of "
                 f"{self.spec.vocab_size} entries; renumber its added tokens"
             )
         num_bytes = sum(len(text) if text.isascii() else len(text.encode()) for text in filled)
-        num_empty = len(texts) - len(all_ids)
+        num_empty = len(texts) - len(found)
         return KeyTokens(tokens.astype(self.spec.dtype), lengths, num_empty, num_bytes)
 
 

@@ -222,6 +222,7 @@ def test_an_encoder_that_disagrees_with_megatron_is_not_used(tool, corpus, monke
     assert tool(corpus) == 0
     expected = [ids.tolist() for ids in tool.read()]
     wrong = lambda state: lambda texts: [[1] for _ in texts]  # noqa: E731
-    monkeypatch.setitem(data.tokenization.ENCODERS, "tokenizers", wrong)
+    for kind in ("words", "tokenizers"):
+        monkeypatch.setitem(data.tokenization.ENCODERS, kind, wrong)
     assert tool(corpus, flags=["--overwrite"]) == 0
     assert [ids.tolist() for ids in tool.read()] == expected
