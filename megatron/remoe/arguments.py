@@ -50,6 +50,14 @@ def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
         "run goes on with its own checkpoint (--load is --save).",
     )
     group.add_argument(
+        "--moe-relu-token-chunks",
+        type=int,
+        default=1,
+        metavar="N",
+        help="Let the experts take the tokens in N chunks one after another and compute each again in "
+        "the backward pass. Bounds the memory of the dense stage; same result; off (1) by default.",
+    )
+    group.add_argument(
         "--moe-relu-load-balancing",
         choices=["micro-batch", "none"],
         default="micro-batch",

@@ -21,5 +21,27 @@ class ReMoETransformerConfig(TransformerConfig):
     moe_relu_restart_l1_reg_coeff: bool = False
     """Start lambda at lambda_0 after a checkpoint was loaded, whether or not it holds one."""
 
+    moe_relu_token_chunks: int = 1
+    """Chunks of tokens that the experts take one after another, each computed again backward."""
+
     moe_relu_load_balancing: str = "micro-batch"
     """Tokens whose expert load weighs the regulariser: "micro-batch" (eq. 10) or "none" (eq. 9)."""
+
+    def __post_init__(self) -> None:
+        """Check that chunks of tokens go with the rest, then Megatron's own."""
+        super().__post_init__()
+        if self.moe_relu_token_chunks < 1:
+            raise ValueError("--moe-relu-token-chunks: must be 1 (off) or more")
+        if self.moe_relu_token_chunks == 1:
+            return
+        with_modules = self.recompute_granularity == "selective"
+        refused = {
+            "--moe-shared-expert-overlap": self.moe_shared_expert_overlap,
+            "--fp8-format": self.fp8,
+            "--fp4-format": self.fp4,
+            "--moe-latent-size": self.moe_latent_size,
+            "--recompute-modules moe": with_modules and "moe" in (self.recompute_modules or ()),
+        }
+        for flag, is_set in refused.items():
+            if is_set:
+                raise ValueError(f"--moe-relu-token-chunks: does not go with {flag}: leave one out")

@@ -1,7 +1,10 @@
 """Megatron's MoE layer with dispatchers that take any number of active experts."""
 
+import torch
 from megatron.core.transformer.moe.moe_layer import MoELayer
 from megatron.core.transformer.moe.moe_utils import get_default_pg_collection
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from megatron.remoe.token_dispatcher import ReMoEAlltoAllTokenDispatcher, widen_deepep
 
@@ -11,6 +14,12 @@ class ReMoELayer(MoELayer):
 
     `MoELayer` picks its dispatcher by name and has no slot for another class, so the all-to-all one
     is replaced after construction. All-gather needs no change; DeepEP is widened.
+
+    With `moe_relu_token_chunks` the experts take the tokens in as many chunks, one after another, and
+    compute each again in the backward pass. While routing is dense, half of all experts are active:
+    their activations are then those of one chunk of one layer instead of all tokens of all layers.
+    Tokens are routed, counted and penalised once, whole; only sums of weight gradients round in
+    another order.
     """
 
     def __init__(self, config, submodules=None, layer_number=None, pg_collection=None, **kwargs):
@@ -34,6 +43,56 @@ class ReMoELayer(MoELayer):
             widen_deepep(
                 self.token_dispatcher, config.num_moe_experts, pg_collection.expt_tp.size()
             )
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        intermediate_tensors: tuple | None = None,
+        padding_mask: Tensor | None = None,
+    ) -> tuple[Tensor, None]:
+        """Route, dispatch, compute, combine; see `MoELayer.forward`.
+
+        Args:
+            hidden_states: ``[s, b, hidden]``.
+            intermediate_tensors: Of Megatron's partial forward passes; not with chunks.
+            padding_mask: ``[b, s]`` bool, True = padding.
+
+        Returns:
+            ``[s, b, hidden]``, and None for the bias that there never is.
+        """
+        if self.config.moe_relu_token_chunks == 1:
+            return super().forward(hidden_states, intermediate_tensors, padding_mask)
+        if padding_mask is not None:
+            padding_mask = padding_mask.transpose(0, 1).bool()
+        shared = self.shared_experts_compute(hidden_states)
+        output = self._compute_by_chunk(hidden_states, *self.route(hidden_states, padding_mask))
+        return output if shared is None else output + shared, None
+
+    def _compute_by_chunk(
+        self, hidden_states: Tensor, probs: Tensor, routing_map: Tensor
+    ) -> Tensor:
+        """Run the experts chunk by chunk; of ``s`` if that is fewer than the chunks."""
+        length = hidden_states.shape[0]
+        rows = (x.view(length, -1, self.config.num_moe_experts) for x in (probs, routing_map))
+        parts = [x.chunk(self.config.moe_relu_token_chunks) for x in (hidden_states, *rows)]
+        # Nothing here draws random numbers, which Megatron's checkpoint would keep for each chunk.
+        # Computed to the end, not until the last tensor that is needed, which with and without rows
+        # may lie on either side of a collective.
+        with set_checkpoint_early_stop(False):
+            outputs = [
+                checkpoint(
+                    self._compute_chunk, *part, use_reentrant=False, preserve_rng_state=False
+                )
+                for part in zip(*parts, strict=True)
+            ]
+        return torch.cat(outputs)
+
+    def _compute_chunk(self, hidden_states: Tensor, probs: Tensor, routing_map: Tensor) -> Tensor:
+        """Experts' output ``[s, b, hidden]`` of tokens with gates ``[s, b, num_experts]``."""
+        probs, routing_map = probs.flatten(0, 1), routing_map.flatten(0, 1)
+        dispatched, probs = self.dispatch(*self.preprocess(hidden_states, probs, routing_map))
+        output, _ = self.routed_experts_compute(dispatched, probs)
+        return self.postprocess(self.combine(output), None)
 
     def _mark_expert_parameters(self) -> None:
         """Reduce and optimize experts apart from dense parameters, whatever the layout.

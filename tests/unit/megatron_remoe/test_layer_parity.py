@@ -66,6 +66,15 @@ def test_it_is_the_reference_for_every_kind_of_map(single_rank, routing_map, dis
     compare(layer, make_reference(8, 2), routing_map)
 
 
+@pytest.mark.parametrize("chunks", [2, 3, 99])  # of 8 positions in the sequence
+@pytest.mark.parametrize("dispatcher", DISPATCHERS)
+@pytest.mark.parametrize("routing_map", MAPS.values(), ids=MAPS)
+def test_it_is_the_reference_chunk_by_chunk(single_rank, routing_map, dispatcher, chunks):
+    torch.manual_seed(1)
+    config = make_config(moe_token_dispatcher_type=dispatcher, moe_relu_token_chunks=chunks)
+    compare(build_layer(config), make_reference(8, 2), routing_map)
+
+
 @pytest.mark.parametrize("dispatcher", DISPATCHERS)
 def test_without_load_balancing_it_is_eq_9(single_rank, dispatcher):
     config = make_config(moe_token_dispatcher_type=dispatcher, moe_relu_load_balancing="none")

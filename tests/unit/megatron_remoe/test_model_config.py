@@ -154,3 +154,24 @@ def test_further_arguments_can_be_added(monkeypatch):
     args = parse_and_validate_args(add)
     unset_global_variables()
     assert args.extra == 3 and args.moe_relu_routing
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--moe-relu-token-chunks 0", "must be 1 .off. or more"),
+        (
+            "--moe-relu-token-chunks 2 --recompute-granularity selective --recompute-modules moe",
+            "--moe-relu-token-chunks: does not go with --recompute-modules moe: leave one out",
+        ),
+        (
+            "--moe-relu-token-chunks 2 --moe-shared-expert-intermediate-size 64 "
+            "--moe-shared-expert-overlap --moe-token-dispatcher-type alltoall",
+            "--moe-relu-token-chunks: does not go with --moe-shared-expert-overlap: leave one out",
+        ),
+    ],
+)
+def test_chunks_that_do_not_go_are_refused(validated, words, message):
+    args = validated([*REMOE, *words.split()])
+    with pytest.raises(ValueError, match=message):
+        gpt_config_from_args(args)
