@@ -1,10 +1,10 @@
-"""Time and peak memory of a training step while routing is dense and when it is sparse, by chunks.
+"""Time and peak memory of a training step in each stage of routing, with and without its bound.
 
-    python benchmarks/stages.py --experts 8 32 --chunks 1 16
+    python benchmarks/stages.py --experts 8 32 128 --above none 1.5
 
-One run for each pair, one after another, each in a process of its own, by the whole of
-`pretrain_gpt.py`; same seed, same data. Peak memory: on the CPU what the process's resident set reaches
-within a step beyond what it had when training started; on a GPU what torch's allocator reached.
+One run for each pair of experts and `--moe-relu-chunk-above`, one after another, each by the whole of
+`pretrain_gpt.py` in a process of its own; same seed, same data. Peak memory: on the CPU what the resident
+set reaches within a step beyond what it had before; on a GPU what torch's allocator reached.
 """
 
 import argparse
@@ -28,11 +28,12 @@ FLAGS = (
     "--num-workers 0 --mock-data --tokenizer-type NullTokenizer --vocab-size 4096 "
     "--moe-relu-l1-reg-coeff-init 1e-3 --moe-token-dispatcher-type alltoall"
 ).split()
-DENSE, SPARSE = slice(1, 4), slice(-5, None)  # steps; the first one warms up
+WARM_UP = 1  # steps
+SETTLED = 1.1  # active experts a token: k is 1
 MIB = 2**20
 HEADER = """\
-| E | chunks | stage | sparsity | s a step | MiB | of sparse, no chunks | loss off by |
-|---|---|---|---|---|---|---|---|"""
+| E | chunked above | stage | steps | sparsity | s a step | MiB | of sparse, unbounded | loss off by |
+|---|---|---|---|---|---|---|---|---|"""
 
 
 class PeakMemory:
@@ -91,7 +92,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--experts", type=int, nargs="+", default=[8, 32])
     parser.add_argument(
-        "--chunks", type=int, nargs="+", default=[1, 16], help="the first: to compare with"
+        "--above", nargs="+", default=["none", "1.5"], help="the first: to compare with"
     )
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--child", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -100,29 +101,51 @@ def main():
         return train(args.child)
     print(HEADER, flush=True)
     for experts in args.experts:
-        runs = {n: run(experts, n, args.steps) for n in args.chunks}
-        plain = runs[args.chunks[0]]
-        sparse_bytes = statistics.median(step[3] for step in plain[SPARSE])
-        for chunks, steps in runs.items():
-            off = max(abs(a[0] / b[0] - 1) for a, b in zip(steps, plain, strict=True))
-            for name, part in (("dense", steps[DENSE]), ("sparse", steps[SPARSE])):
-                sparsity, seconds, peak = map(statistics.median, list(zip(*part, strict=True))[1:])
-                figures = (
-                    f"{sparsity:.3f} | {seconds:.2f} | {peak / MIB:.0f} | {peak / sparse_bytes:.2f}"
-                )
-                print(f"| {experts} | {chunks} | {name} | {figures} | {off:.0e} |", flush=True)
+        runs = {above: run(experts, above, args.steps) for above in args.above}
+        plain = runs[args.above[0]]
+        sparse_bytes = max(step[3] for step in stages(plain, experts)["sparse"])
+        for above, steps in runs.items():
+            for name, part in stages(steps, experts).items():
+                same = stages(plain, experts)[name]
+                print(row(experts, above, name, part, same, sparse_bytes), flush=True)
 
 
-def run(experts, chunks, steps):
+def stages(steps, experts):
+    """Steps by stage: dense, over 0.4 of the experts active; sparse, from where it is near k on."""
+    active = [experts * (1 - step[1]) for step in steps]
+    is_dense = [number > 0.4 * experts for number in active]
+    end_of_dense = is_dense.index(False) if False in is_dense else len(steps)
+    settled = [i for i, number in enumerate(active) if number <= SETTLED] or [len(steps)]
+    return {
+        "dense": steps[WARM_UP:end_of_dense],
+        "sparsifying": steps[end_of_dense : settled[0]],
+        "sparse": steps[settled[0] :],
+    }
+
+
+def row(experts, above, stage, steps, plain, sparse_bytes):
+    """One line of the table: a stage of a run beside the same steps of the run without a bound."""
+    if not steps:
+        return f"| {experts} | {above} | {stage} | 0 | | | | | |"
+    sparsity, seconds = (
+        statistics.median(column) for column in list(zip(*steps, strict=True))[1:3]
+    )
+    most = max(step[3] for step in steps)
+    off = max(abs(a[0] / b[0] - 1) for a, b in zip(steps, plain, strict=False))
+    return (
+        f"| {experts} | {above} | {stage} | {len(steps)} | {sparsity:.3f} | {seconds:.2f} | "
+        f"{most / MIB:.0f} | {most / sparse_bytes:.2f} | {off:.0e} |"
+    )
+
+
+def run(experts, above, steps):
     """Figures of each step of one run."""
     flags = [*FLAGS, "--num-experts", str(experts), "--train-iters", str(steps)]
-    flags += ["--moe-relu-token-chunks", str(chunks)]
+    flags += [] if above == "none" else ["--moe-relu-chunk-above", above]
     command = [sys.executable, __file__, "--child", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(
-            f"E={experts}, {chunks} chunks ended with {done.returncode}:\n{done.stderr[-2000:]}"
-        )
+        sys.exit(f"E={experts}, {above=} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

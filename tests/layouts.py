@@ -122,9 +122,9 @@ LAYOUTS = (
         f"--recompute-granularity selective --recompute-modules moe {EP2}",
     ),
     Layout(
-        "4 chunks of tokens, DP 4 x EP 2, distributed optimizer, overlapped",
+        "tokens in chunks, DP 4 x EP 2, distributed optimizer, overlapped",
         4,
-        f"--moe-relu-token-chunks 4 {EP2} {OVERLAP}",
+        f"--moe-relu-chunk-above 1 {EP2} {OVERLAP}",
     ),
     Layout("dense layers between, uneven PP 2", 2, PP2, "dense layers between"),
     Layout("shared expert, EP 2", 2, EP2, "shared expert"),

@@ -50,12 +50,12 @@ def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
         "run goes on with its own checkpoint (--load is --save).",
     )
     group.add_argument(
-        "--moe-relu-token-chunks",
-        type=int,
-        default=1,
-        metavar="N",
-        help="Let the experts take the tokens in N chunks one after another and compute each again in "
-        "the backward pass. Bounds the memory of the dense stage; same result; off (1) by default.",
+        "--moe-relu-chunk-above",
+        type=float,
+        metavar="M",
+        help="Where a layer has more than M active experts a token, let its experts take the tokens in "
+        "chunks of about M rows a token and compute each again in the backward pass. Bounds the memory "
+        "of the dense stage; same result. Off by default.",
     )
     group.add_argument(
         "--moe-relu-load-balancing",

@@ -21,8 +21,8 @@ class ReMoETransformerConfig(TransformerConfig):
     moe_relu_restart_l1_reg_coeff: bool = False
     """Start lambda at lambda_0 after a checkpoint was loaded, whether or not it holds one."""
 
-    moe_relu_token_chunks: int = 1
-    """Chunks of tokens that the experts take one after another, each computed again backward."""
+    moe_relu_chunk_above: float | None = None
+    """Active experts a token above which experts take the tokens in chunks; None: never."""
 
     moe_relu_load_balancing: str = "micro-batch"
     """Tokens whose expert load weighs the regulariser: "micro-batch" (eq. 10) or "none" (eq. 9)."""
@@ -30,10 +30,10 @@ class ReMoETransformerConfig(TransformerConfig):
     def __post_init__(self) -> None:
         """Check that chunks of tokens go with the rest, then Megatron's own."""
         super().__post_init__()
-        if self.moe_relu_token_chunks < 1:
-            raise ValueError("--moe-relu-token-chunks: must be 1 (off) or more")
-        if self.moe_relu_token_chunks == 1:
+        if self.moe_relu_chunk_above is None:
             return
+        if self.moe_relu_chunk_above <= 0:
+            raise ValueError("--moe-relu-chunk-above: must be above 0 experts a token")
         with_modules = self.recompute_granularity == "selective"
         refused = {
             "--moe-shared-expert-overlap": self.moe_shared_expert_overlap,
@@ -44,4 +44,4 @@ class ReMoETransformerConfig(TransformerConfig):
         }
         for flag, is_set in refused.items():
             if is_set:
-                raise ValueError(f"--moe-relu-token-chunks: does not go with {flag}: leave one out")
+                raise ValueError(f"--moe-relu-chunk-above: does not go with {flag}: leave one out")

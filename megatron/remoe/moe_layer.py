@@ -6,6 +6,7 @@ from megatron.core.transformer.moe.moe_utils import get_default_pg_collection
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
+from megatron.remoe.token_chunks import num_token_chunks
 from megatron.remoe.token_dispatcher import ReMoEAlltoAllTokenDispatcher, widen_deepep
 
 
@@ -15,11 +16,11 @@ class ReMoELayer(MoELayer):
     `MoELayer` picks its dispatcher by name and has no slot for another class, so the all-to-all one
     is replaced after construction. All-gather needs no change; DeepEP is widened.
 
-    With `moe_relu_token_chunks` the experts take the tokens in as many chunks, one after another, and
-    compute each again in the backward pass. While routing is dense, half of all experts are active:
-    their activations are then those of one chunk of one layer instead of all tokens of all layers.
-    Tokens are routed, counted and penalised once, whole; only sums of weight gradients round in
-    another order.
+    With `moe_relu_chunk_above` M, a layer where a token has more than M active experts lets its experts
+    take the tokens in chunks, one after another, and computes each again in the backward pass. While
+    routing is dense, half of all experts are active: their activations are then those of one chunk of
+    one layer instead of all tokens of all layers. Tokens are routed, counted and penalised once,
+    whole; only sums of weight gradients round in another order.
     """
 
     def __init__(self, config, submodules=None, layer_number=None, pg_collection=None, **kwargs):
@@ -60,7 +61,7 @@ class ReMoELayer(MoELayer):
         Returns:
             ``[s, b, hidden]``, and None for the bias that there never is.
         """
-        if self.config.moe_relu_token_chunks == 1:
+        if self.config.moe_relu_chunk_above is None:
             return super().forward(hidden_states, intermediate_tensors, padding_mask)
         if padding_mask is not None:
             padding_mask = padding_mask.transpose(0, 1).bool()
@@ -71,10 +72,16 @@ class ReMoELayer(MoELayer):
     def _compute_by_chunk(
         self, hidden_states: Tensor, probs: Tensor, routing_map: Tensor
     ) -> Tensor:
-        """Run the experts chunk by chunk; of ``s`` if that is fewer than the chunks."""
+        """Experts' output ``[s, b, hidden]``, in as many chunks of ``s`` as the bound asks for."""
+        limit, dispatcher = self.config.moe_relu_chunk_above, self.token_dispatcher
+        num_chunks = num_token_chunks(
+            routing_map, limit, self.ep_group.size(), dispatcher.tp_ep_group
+        )
         length = hidden_states.shape[0]
-        rows = (x.view(length, -1, self.config.num_moe_experts) for x in (probs, routing_map))
-        parts = [x.chunk(self.config.moe_relu_token_chunks) for x in (hidden_states, *rows)]
+        gates = [x.view(length, -1, self.config.num_moe_experts) for x in (probs, routing_map)]
+        if num_chunks == 1:
+            return self._compute_chunk(hidden_states, *gates)
+        parts = [x.tensor_split(num_chunks) for x in (hidden_states, *gates)]
         # Nothing here draws random numbers, which Megatron's checkpoint would keep for each chunk.
         # Computed to the end, not until the last tensor that is needed, which with and without rows
         # may lie on either side of a collective.

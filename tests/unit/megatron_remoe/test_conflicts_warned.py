@@ -45,7 +45,7 @@ def test_a_warning_and_an_error_come_together():
         "--moe-relu-l1-reg-coeff-multiplier 1.1",
         "--moe-relu-load-balancing none",
         "--moe-relu-restart-l1-reg-coeff",
-        "--moe-relu-token-chunks 2",
+        "--moe-relu-chunk-above 2",
     ],
 )
 @pytest.mark.parametrize("model", [MODEL, [*MODEL, *MOE]], ids=["dense", "TopK"])

@@ -66,12 +66,12 @@ def test_it_is_the_reference_for_every_kind_of_map(single_rank, routing_map, dis
     compare(layer, make_reference(8, 2), routing_map)
 
 
-@pytest.mark.parametrize("chunks", [2, 3, 99])  # of 8 positions in the sequence
+@pytest.mark.parametrize("above", [0.125, 0.9, 3.0])  # the first: more chunks than 8 positions
 @pytest.mark.parametrize("dispatcher", DISPATCHERS)
 @pytest.mark.parametrize("routing_map", MAPS.values(), ids=MAPS)
-def test_it_is_the_reference_chunk_by_chunk(single_rank, routing_map, dispatcher, chunks):
+def test_it_is_the_reference_chunk_by_chunk(single_rank, routing_map, dispatcher, above):
     torch.manual_seed(1)
-    config = make_config(moe_token_dispatcher_type=dispatcher, moe_relu_token_chunks=chunks)
+    config = make_config(moe_token_dispatcher_type=dispatcher, moe_relu_chunk_above=above)
     compare(build_layer(config), make_reference(8, 2), routing_map)
 
 

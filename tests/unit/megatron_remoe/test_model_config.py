@@ -159,15 +159,15 @@ def test_further_arguments_can_be_added(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--moe-relu-token-chunks 0", "must be 1 .off. or more"),
+        ("--moe-relu-chunk-above 0", "must be above 0 experts a token"),
         (
-            "--moe-relu-token-chunks 2 --recompute-granularity selective --recompute-modules moe",
-            "--moe-relu-token-chunks: does not go with --recompute-modules moe: leave one out",
+            "--moe-relu-chunk-above 2 --recompute-granularity selective --recompute-modules moe",
+            "--moe-relu-chunk-above: does not go with --recompute-modules moe: leave one out",
         ),
         (
-            "--moe-relu-token-chunks 2 --moe-shared-expert-intermediate-size 64 "
+            "--moe-relu-chunk-above 2 --moe-shared-expert-intermediate-size 64 "
             "--moe-shared-expert-overlap --moe-token-dispatcher-type alltoall",
-            "--moe-relu-token-chunks: does not go with --moe-shared-expert-overlap: leave one out",
+            "--moe-relu-chunk-above: does not go with --moe-shared-expert-overlap: leave one out",
         ),
     ],
 )
