@@ -3,8 +3,8 @@
     python benchmarks/stages.py --experts 8 32 128 --above none 1.5
 
 One run for each pair of experts and `--moe-relu-chunk-above`, one after another, each by the whole of
-`pretrain_gpt.py` in a process of its own; same seed, same data. Peak memory: on the CPU what the resident
-set reaches within a step beyond what it had before; on a GPU what torch's allocator reached.
+`pretrain_gpt.py` in a process of its own; same seed, same data. Peak memory: on the CPU what the
+resident set reaches within a step beyond what it had before; on a GPU what torch's allocator reached.
 """
 
 import argparse

@@ -6,6 +6,7 @@ where CUDA is there, is idempotent, and must run before `megatron.training` is u
 """
 
 import contextlib
+import ctypes
 import functools
 import logging
 import os
@@ -13,6 +14,9 @@ from types import SimpleNamespace
 
 import torch
 from torch.overrides import TorchFunctionMode
+
+# Of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_MAX, INT_MAX = -1, -4, 2**31 - 1
 
 _enabled = False
 
@@ -35,6 +39,7 @@ def enable() -> bool:
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
     # Megatron asserts it for tensor and context parallelism: an order of CUDA's launches.
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
+    _keep_freed_memory()
     _replace_torch_cuda()
     _replace_process_group()
     _replace_uneven_collectives()
@@ -44,6 +49,19 @@ def enable() -> bool:
     _replace_in_megatron()
     _enabled = True
     return True
+
+
+def _keep_freed_memory() -> None:
+    """Let malloc keep what is freed, as the allocator of torch does on a GPU.
+
+    glibc gives every block of megabytes back at once, and the kernel then fills each page of the next
+    one with zeros: the output layer's product took twice its time (LOG.md). glibc reads its
+    environment variables for this at the start only. Other C libraries have no such setting.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, INT_MAX)):
+            mallopt(parameter, value)
 
 
 class CudaToCpuMode(TorchFunctionMode):

@@ -43,9 +43,14 @@ def _adopt_steps(param_groups: list[dict], states: dict) -> None:
 
 def _put_steps(param_groups: list[dict], states: dict) -> None:
     for group in param_groups:
-        for parameter in group["params"]:
-            if state := states.get(parameter):
-                state["step"] = torch.tensor(float(group.get("step", 0)))
+        known = [p for p in group["params"] if states.get(p)]
+        if not known:
+            continue
+        # Of each its own, on its device: the fused kernels count in them. One fill, no copy.
+        step, device = float(group.get("step", 0)), known[0].device
+        steps = torch.full((len(known),), step, device=device).unbind()
+        for parameter, step in zip(known, steps, strict=True):
+            states[parameter]["step"] = step
 
 
 class _AdamW(_StepInGroup, torch.optim.AdamW):
@@ -57,11 +62,11 @@ class _Adam(_StepInGroup, torch.optim.Adam):
 
 
 def adam(params: Iterable, adam_w_mode: bool = True, **options) -> torch.optim.Optimizer:
-    """Build Adam by FusedAdam's arguments.
+    """Build Adam by FusedAdam's arguments, on torch's fused kernels: one pass, on the CPU as well.
 
     Args:
         params: Parameters or groups of them.
         adam_w_mode: Decoupled weight decay.
         options: Of `torch.optim.Adam`.
     """
-    return (_AdamW if adam_w_mode else _Adam)(params, **options)
+    return (_AdamW if adam_w_mode else _Adam)(params, fused=True, **options)

@@ -119,7 +119,8 @@ def test_adam_is_torchs_with_its_step_in_the_groups(decoupled, torchs):
     ours, theirs = weights(), weights()
     groups = [{"params": ours[:1]}, {"params": ours[1:], "lr": 0.2}]
     optimizer = adam(groups, adam_w_mode=decoupled, **OPTIONS)
-    expected = torchs([{"params": theirs[:1]}, {"params": theirs[1:], "lr": 0.2}], **OPTIONS)
+    groups = [{"params": theirs[:1]}, {"params": theirs[1:], "lr": 0.2}]
+    expected = torchs(groups, fused=True, **OPTIONS)
     for number in range(1, 4):
         step(optimizer, ours, number)
         step(expected, theirs, number)
