@@ -31,6 +31,7 @@ from megatron.remoe.checkpoint.files import CheckpointError
 from megatron.remoe.data_paths import DataError
 from megatron.remoe.forward_step import forward_step
 from megatron.remoe.gpt_data import train_valid_test_datasets
+from megatron.remoe.memory.exhausted import is_out_of_memory, out_of_memory_message
 from megatron.remoe.model_config import gpt_config_from_args
 from megatron.remoe.patches import use_prebuilt_helpers
 
@@ -54,15 +55,25 @@ def main() -> None:
         )
     except (DataError, CheckpointError) as error:
         refuse(error)
+    except (RuntimeError, MemoryError) as error:  # torch's own is a RuntimeError
+        if not is_out_of_memory(error):
+            raise
+        message = out_of_memory_message(error, args, model.transformer)
+        refuse(message, wait=5)  # the first rank may have room enough
 
 
-def refuse(error: ValueError) -> NoReturn:
-    """Say once a node what is wrong, without a traceback."""
+def refuse(error: ValueError | str, wait: float = 60) -> NoReturn:
+    """Say once a node what is wrong, without a traceback.
+
+    Args:
+        error: What to say.
+        wait: Seconds that other ranks than the node's first leave it to say the same.
+    """
     if os.environ.get("LOCAL_RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" in os.environ:
         # torchrun ends all ranks when one ends, and the first may still be looking for what to say.
         # It may also be fine, and wait for this one.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(60)
+        time.sleep(wait)
     print(f"pretrain_gpt.py: {error}", file=sys.stderr, flush=True)
     sys.exit(2)
 

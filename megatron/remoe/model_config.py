@@ -9,6 +9,7 @@ from megatron.training.models.gpt import GPTModelConfig, default_layer_spec
 
 from megatron.remoe.config import ReMoETransformerConfig
 from megatron.remoe.layer_specs import remoe_layer_spec, torch_native_layer_spec
+from megatron.remoe.memory.report import report_memory
 from megatron.remoe.step_hook import install_step_hook
 from megatron.remoe.torch_native.experts import GEMM_NAMES, choose_gemm
 
@@ -36,6 +37,7 @@ def gpt_config_from_args(args: Namespace) -> GPTModelConfig:
     config.transformer_layer_spec = partial(remoe_layer_spec, base=base)
     config.post_wrap_hooks.append(install_step_hook)
     _say_which_experts(args, config)
+    report_memory(args, transformer)
     return config
 
 

@@ -1,0 +1,86 @@
+"""What to say when memory ran out."""
+
+import traceback
+from argparse import Namespace
+
+import torch
+from megatron.core.transformer.moe.moe_logging import get_moe_metrics_tracker
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+from megatron.remoe.memory.advice import mends
+from megatron.remoe.memory.estimate import estimate
+from megatron.remoe.memory.report import GIB, rank_memory
+from megatron.remoe.memory.shape import Shape, shape_of
+
+# Of errors that are RuntimeErrors: of torch's allocator for the CPU, CUDA itself, cuBLAS, NCCL.
+MARKS = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "Failed to CUDA calloc",
+)
+
+# Of what failed, whatever its estimate: an option must need no more than this.
+LESS = 0.75
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left, on a GPU or on the CPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(mark in str(error) for mark in MARKS)
+
+
+def out_of_memory_message(
+    error: BaseException, args: Namespace, transformer: TransformerConfig
+) -> str:
+    """Say where memory ran out, what was expected, and what helps.
+
+    Args:
+        error: One that `is_out_of_memory`. Lets go of the tensors that its frames hold.
+        args: Validated.
+        transformer: The model's configuration.
+    """
+    traceback.clear_frames(error.__traceback__)
+    iteration = getattr(args, "curr_iteration", None)
+    where = "before training" if iteration is None else f"in iteration {iteration + 1}"
+    reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+    lines = [f"out of memory on rank {args.rank} {where}: {reason}"]
+    if getattr(args, "moe_relu_routing", False):
+        try:
+            lines += what_helps(shape_of(args, transformer), measured_active(), rank_memory())
+        except ValueError as no_estimate:
+            lines.append(str(no_estimate))
+    return "\n  ".join(lines)
+
+
+def what_helps(shape: Shape, active: float | None, memory: float) -> list[str]:
+    """Lines with the estimate for this moment, and the options that need a quarter less.
+
+    Args:
+        shape: Of the run.
+        active: Experts a token, or None before any were measured.
+        memory: Bytes that a rank has.
+    """
+    stage = "when last logged"
+    if active is None:
+        active, stage = shape.dense_active, "as when training starts"
+    expected = estimate(shape, active).total
+    lines = [
+        f"with {active:.4g} active experts a token, {stage}: estimated {expected / GIB:.2f} GiB of "
+        f"{memory / GIB:.2f} GiB"
+    ]
+    found = mends(shape, LESS * min(memory, expected))
+    if not found:
+        return [*lines, "no option alone helps: spread the model over more ranks"]
+    return [
+        *lines,
+        "Add one of:",
+        *(f"  {mend.flags} ({mend.total / GIB:.2f} GiB; {mend.remark})" for mend in found),
+    ]
+
+
+def measured_active() -> float | None:
+    """Active experts a token as last read for the log; reads no device."""
+    return getattr(getattr(get_moe_metrics_tracker(), "source", None), "mean_active_experts", None)

@@ -1,0 +1,101 @@
+"""What is printed before the model is built, and after memory ran out."""
+
+import pytest
+import torch
+
+from command_line import REMOE
+from megatron.remoe.memory.estimate import estimate
+from megatron.remoe.memory.exhausted import is_out_of_memory, out_of_memory_message, what_helps
+from megatron.remoe.memory.report import GIB, rank_memory
+from megatron.remoe.model_config import gpt_config_from_args
+from memory_shapes import large_shape
+
+
+def test_the_estimate_comes_with_the_model_configuration_once_a_job(validated, capsys):
+    args = validated(REMOE)
+    gpt_config_from_args(args)
+    said = capsys.readouterr().out
+    assert "> ReMoE: memory of the fullest rank, estimated in GiB; it has " in said
+    assert "dense stage  sparse stage" in said and "Add one of" not in said
+    args.rank = 1
+    gpt_config_from_args(args)
+    assert "memory" not in capsys.readouterr().out
+
+
+def test_advice_follows_where_the_dense_stage_does_not_fit(validated, capsys, monkeypatch):
+    monkeypatch.setattr("megatron.remoe.memory.report.rank_memory", lambda: 2 * 2**20)
+    gpt_config_from_args(validated([*REMOE, "--micro-batch-size", "4"]))
+    assert "GiB will not fit, and no option alone changes that" in capsys.readouterr().out
+
+
+def test_a_layout_that_cannot_be_estimated_is_named(validated, capsys):
+    args = validated(REMOE)
+    args.use_megatron_fsdp = True
+    gpt_config_from_args(args)
+    assert "memory: no estimate with --pipeline-model-parallel-layout" in capsys.readouterr().out
+
+
+def test_the_memory_of_a_rank_is_its_share(monkeypatch):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    alone = rank_memory()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert 0 < rank_memory() < alone / 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+    ],
+)
+def test_errors_of_each_allocator_are_known(error):
+    assert is_out_of_memory(error)
+
+
+def test_torchs_own_allocation_failure_is_known():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(raised.value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shape mismatch"), ValueError("out of memory")])
+def test_other_errors_are_not_taken_for_it(error):
+    assert not is_out_of_memory(error)
+
+
+def test_a_failure_is_told_with_its_moment_and_options_that_need_a_quarter_less():
+    shape = large_shape()
+    moment, title, *options = what_helps(shape, None, 1000 * GIB)
+    dense = estimate(shape, 16).total
+    assert moment == (
+        "with 16 active experts a token, as when training starts: estimated "
+        f"{dense / GIB:.2f} GiB of 1000.00 GiB"
+    )
+    assert title == "Add one of:" and "--moe-relu-chunk-above" in options[0]
+    for option in options:
+        assert float(option.split("(")[1].split(" GiB")[0]) <= 0.75 * dense / GIB
+    moment, *_ = what_helps(shape, 3.25, 80 * GIB)
+    assert "with 3.25 active experts a token, when last logged" in moment
+
+
+def test_where_nothing_helps_it_says_so():
+    assert what_helps(large_shape(), None, GIB)[1:] == [
+        "no option alone helps: spread the model over more ranks"
+    ]
+
+
+@pytest.mark.parametrize(("iteration", "where"), [(None, "before training"), (6, "in iteration 7")])
+def test_the_message_begins_with_rank_iteration_and_reason(validated, iteration, where):
+    args = validated(REMOE)
+    transformer = gpt_config_from_args(args).transformer
+    args.rank, args.curr_iteration = 5, iteration
+    message = out_of_memory_message(MemoryError("no room\nframe 1"), args, transformer)
+    first, *rest = message.splitlines()
+    assert first == f"out of memory on rank 5 {where}: no room"
+    assert "active experts a token" in rest[0]
+    args.moe_relu_routing = False
+    assert out_of_memory_message(MemoryError(), args, transformer).endswith(": MemoryError")
