@@ -10,12 +10,14 @@ equation               what                                        where
 (8)                    sparsity                                    `sparsity`
 (9), (10), (11)        L1 regulariser, plain and load-balanced     `regularization`
 (5), (8) to (11)       routing with its sums in one pass           `kernels`
+beyond the paper       bound on a token's experts, faster start    `cap`, `controller`
 =====================  ==========================================  ==================
 
 `megatron.remoe` puts them into Megatron-Core's slots; nothing here imports Megatron.
 """
 
-from remoe.controller import update_reg_coeff
+from remoe.cap import cap_active_experts, cap_at_step
+from remoe.controller import update_reg_coeff, warm_up_reg_coeff
 from remoe.kernels.relu_router import relu_router
 from remoe.regularization import expert_load, l1_loss, l1_loss_of_sums
 from remoe.routing import relu_routing
@@ -26,6 +28,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "RoutingState",
+    "cap_active_experts",
+    "cap_at_step",
     "expert_load",
     "l1_loss",
     "l1_loss_of_sums",
@@ -35,4 +39,5 @@ __all__ = [
     "sparsity",
     "target_sparsity",
     "update_reg_coeff",
+    "warm_up_reg_coeff",
 ]

@@ -28,6 +28,9 @@ MODELS = {
     "granularity 2": "--moe-granularity 2",
     "plain L1": "--moe-relu-load-balancing none",
     "loss per token": "--calculate-per-token-loss --eod-mask-loss",
+    # at most 2 experts a token until step 47, then 3
+    "capped, warmed up": "--moe-relu-max-active-experts 2 --moe-relu-cap-steps 282 "
+    "--moe-relu-l1-reg-coeff-warmup-multiplier 2",
     "batch ramp": "--train-samples 400 --step-batch-size-schedule '0:4 5120:8'",
 }
 
@@ -133,6 +136,7 @@ LAYOUTS = (
     Layout("loss per token, masked, CP 2", 2, CP2, "loss per token"),
     Layout("loss per token, masked, DP 2 x EP 2", 2, EP2, "loss per token"),
     Layout("batch ramp, DP 2", 2, "", "batch ramp"),
+    Layout("capped, lambda warmed up, EP 2", 2, EP2, "capped, warmed up"),
     # From and to checkpoints of `SequentialMLP`.
     Layout(
         "grouped experts, TP 2 x EP 2, experts TP 2, distributed optimizer",

@@ -92,12 +92,13 @@ def forward_step(data_iterator, model):
 
 @contextlib.contextmanager
 def megatron_globals():
-    """What `install_step_hook` needs of and leaves in Megatron's globals."""
+    """What `install_step_hook` and a cap need of, and leave in, Megatron's globals."""
     from megatron.core.transformer.moe import moe_logging
     from megatron.training import global_vars, training
 
     count = training.num_floating_point_operations
-    global_vars.set_args(Namespace(log_interval=1, tensorboard_log_interval=1))
+    of_the_step = {"iteration": 0, "curr_iteration": 0}
+    global_vars.set_args(Namespace(log_interval=1, tensorboard_log_interval=1, **of_the_step))
     try:
         yield
     finally:

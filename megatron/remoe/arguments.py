@@ -43,6 +43,13 @@ def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
         "than 1 - topk/experts, down while it is sparser.",
     )
     group.add_argument(
+        "--moe-relu-l1-reg-coeff-warmup-multiplier",
+        type=float,
+        metavar="W",
+        help="Move the coefficient by W instead of alpha until sparsity first reaches its target; "
+        "at least alpha. Shortens the dense stage; from 2 on it overshoots: try 1.5. Off by default.",
+    )
+    group.add_argument(
         "--moe-relu-restart-l1-reg-coeff",
         action="store_true",
         help="Start lambda anew at --moe-relu-l1-reg-coeff-init after loading a checkpoint: for one "
@@ -56,6 +63,21 @@ def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
         help="Where a layer has more than M active experts a token, let its experts take the tokens in "
         "chunks of about M rows a token and compute each again in the backward pass. Bounds the memory "
         "of the dense stage; same result. Off by default.",
+    )
+    group.add_argument(
+        "--moe-relu-max-active-experts",
+        type=int,
+        metavar="C",
+        help="Let a token visit the C experts with its largest gates only (of those that "
+        "--moe-granularity makes). Rises evenly to all experts over --moe-relu-cap-steps. Bounds "
+        "memory and time of the dense stage; regulariser, counters and lambda see all gates. Off by "
+        "default.",
+    )
+    group.add_argument(
+        "--moe-relu-cap-steps",
+        type=int,
+        metavar="N",
+        help="The training step from which --moe-relu-max-active-experts caps nothing.",
     )
     group.add_argument(
         "--moe-relu-load-balancing",

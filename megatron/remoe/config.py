@@ -18,18 +18,62 @@ class ReMoETransformerConfig(TransformerConfig):
     moe_relu_l1_reg_coeff_multiplier: float = 1.2
     """alpha, the factor by which the coefficient moves each step."""
 
+    moe_relu_l1_reg_coeff_warmup_multiplier: float | None = None
+    """W >= alpha, the factor until the target sparsity is first reached; None: alpha from the start."""
+
     moe_relu_restart_l1_reg_coeff: bool = False
     """Start lambda at lambda_0 after a checkpoint was loaded, whether or not it holds one."""
 
     moe_relu_chunk_above: float | None = None
     """Active experts a token above which experts take the tokens in chunks; None: never."""
 
+    moe_relu_max_active_experts: int | None = None
+    """C, the experts that a token visits at most, at step 0; rises to all of them. None: no cap."""
+
+    moe_relu_cap_steps: int | None = None
+    """N, the steps that are capped."""
+
     moe_relu_load_balancing: str = "micro-batch"
     """Tokens whose expert load weighs the regulariser: "micro-batch" (eq. 10) or "none" (eq. 9)."""
 
     def __post_init__(self) -> None:
-        """Check that chunks of tokens go with the rest, then Megatron's own."""
+        """Megatron's own checks, then those of what bounds or shortens the dense stage."""
         super().__post_init__()
+        self._check_warmup()
+        self._check_cap()
+        self._check_chunks()
+
+    def _check_warmup(self) -> None:
+        warmup = self.moe_relu_l1_reg_coeff_warmup_multiplier
+        alpha = self.moe_relu_l1_reg_coeff_multiplier
+        if warmup is not None and not alpha <= warmup < float("inf"):
+            raise ValueError(
+                f"--moe-relu-l1-reg-coeff-warmup-multiplier {warmup:g}: give a number of at least "
+                f"--moe-relu-l1-reg-coeff-multiplier {alpha:g}"
+            )
+
+    def _check_cap(self) -> None:
+        cap, num_steps = self.moe_relu_max_active_experts, self.moe_relu_cap_steps
+        if cap is None:
+            if num_steps is not None:
+                raise ValueError(
+                    f"--moe-relu-cap-steps {num_steps}: has no effect without "
+                    "--moe-relu-max-active-experts: give both or none"
+                )
+            return
+        if not self.moe_router_topk <= cap < self.num_moe_experts:
+            raise ValueError(
+                f"--moe-relu-max-active-experts {cap}: give a whole number from --moe-router-topk "
+                f"{self.moe_router_topk} to {self.num_moe_experts - 1}, one less than all experts (both "
+                "after --moe-granularity)"
+            )
+        if num_steps is None or num_steps < 1:
+            raise ValueError(
+                f"--moe-relu-max-active-experts {cap}: give --moe-relu-cap-steps, the number of steps "
+                f"that are capped, at least 1 (it is {num_steps})"
+            )
+
+    def _check_chunks(self) -> None:
         if self.moe_relu_chunk_above is None:
             return
         if self.moe_relu_chunk_above <= 0:

@@ -1,6 +1,7 @@
 """Watches a run for experts and tokens that routing has lost, and for a lambda that steers no more."""
 
 import warnings
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class RoutingHealth:
     def __init__(self, target_sparsity: float) -> None:
         self.target_density = 1.0 - target_sparsity
         self.steps_at_bound: Tensor | None = None
-        self._window: Tensor | None = None  # sum of the tables since the last verdict
+        self._window = None  # `RoutingStats` of all steps since the last verdict
         self._warned: set[str] = set()
 
     def observe(self, stats) -> None:
@@ -42,9 +43,9 @@ class RoutingHealth:
         at_bound = ((coeff <= REG_COEFF_MIN) | (coeff >= REG_COEFF_MAX)).double()
         if self._window is None:
             self.steps_at_bound = torch.zeros_like(at_bound)
-            self._window = torch.zeros_like(stats.table)
+            self._window = replace(stats, table=torch.zeros_like(stats.table))
         self.steps_at_bound += at_bound
-        self._window += stats.table
+        self._window.table += stats.table
 
     def judge(self, steps_at_bound: float, reg_coeff: float) -> None:
         """Warn of what is wrong; one read of the host.
@@ -73,12 +74,12 @@ class RoutingHealth:
 
     def _close_window(self) -> dict[int, tuple[float, float, float]]:
         """Tokens, dead experts and tokens without an expert by MoE layer; none yet if too few."""
-        table = self._window
-        tokens, dead = table[:, -6], (table[:, :-6] == 0).sum(dim=1)
-        rows = torch.stack([tokens, dead.double(), table[:, -5]], dim=1).tolist()
+        stats = self._window
+        dead = (stats.tokens_per_expert == 0).sum(dim=1).double()
+        rows = torch.stack([stats.num_tokens, dead, stats.num_without_expert], dim=1).tolist()
         if max(row[0] for row in rows) * self.target_density < FAIR_SHARE:
             return {}
-        self._window = torch.zeros_like(table)
+        self._window = replace(stats, table=torch.zeros_like(stats.table))
         return {i: tuple(row) for i, row in enumerate(rows) if row[0]}
 
     def _warn_once(self, kind: str, message: str) -> None:

@@ -15,31 +15,50 @@ class RoutingStats:
     """Counters of one training step, a row a layer, as they travel through the one all-reduce.
 
     Attributes:
-        table: ``[num_layers, num_experts + 6]`` fp64 (integers are exact below 2^53). Columns: tokens
-            per expert, tokens, tokens with no expert, sum of L1 losses and their number, sum of
-            lambdas and their number. Rows of dense layers stay zero.
+        table: ``[num_layers, num_experts + 8]`` fp64 (integers are exact below 2^53). Columns: tokens
+            per expert, tokens, tokens with no expert, pairs that a cap dropped, sum of L1 losses and
+            their number, sum of `reached_target`, sum of lambdas and the number of both. Rows of
+            dense layers stay zero.
+        is_capped: Whether `--moe-relu-max-active-experts` is on, so that dropped pairs are logged.
     """
 
     table: Tensor
+    is_capped: bool = False
 
     @classmethod
-    def empty(cls, num_layers: int, num_experts: int, device) -> "RoutingStats":
+    def empty(
+        cls, num_layers: int, num_experts: int, device, is_capped: bool = False
+    ) -> "RoutingStats":
         """An empty table for a model."""
-        return cls(torch.zeros(num_layers, num_experts + 6, dtype=torch.float64, device=device))
+        table = torch.zeros(num_layers, num_experts + 8, dtype=torch.float64, device=device)
+        return cls(table, is_capped)
 
     def add(self, layer: int, state: RoutingState) -> None:
         """Add one router's counters and lambda to row `layer`."""
-        coeff = torch.stack([state.reg_coeff, torch.ones_like(state.reg_coeff)])
-        self.table[layer] += torch.cat([state.counts.double(), state.reg_loss, coeff.double()])
+        coeff = [state.reached_target, state.reg_coeff, torch.ones_like(state.reg_coeff)]
+        counts = torch.cat([state.counts, state.num_dropped.view(1)])
+        self.table[layer] += torch.cat(
+            [counts.double(), state.reg_loss, torch.stack(coeff).double()]
+        )
 
     @property
     def tokens_per_expert(self) -> Tensor:
         """``[num_layers, num_experts]``."""
-        return self.table[:, :-6]
+        return self.table[:, :-8]
 
     @property
     def num_tokens(self) -> Tensor:
         """``[num_layers]``; 0 for a dense layer."""
+        return self.table[:, -8]
+
+    @property
+    def num_without_expert(self) -> Tensor:
+        """``[num_layers]``: tokens that no gate is open for."""
+        return self.table[:, -7]
+
+    @property
+    def num_dropped(self) -> Tensor:
+        """``[num_layers]``: active pairs that the cap kept from the experts."""
         return self.table[:, -6]
 
     @property
@@ -58,19 +77,29 @@ class RoutingStats:
         total, number = self.table[:, -2:].sum(dim=0)
         return (total / number).float()
 
+    @property
+    def reached_target(self) -> Tensor:
+        """Whether sparsity had reached its target before this step, 0-dim fp32, 0 or 1."""
+        total, _, number = self.table[:, -3:].sum(dim=0)
+        return (total / number).float()
+
     def scalars(self) -> dict[str, Tensor]:
         """Figures of the whole model by their logged names, 0-dim fp64 on the device."""
         tokens = self.num_tokens.sum()
         is_moe = self.num_tokens > 0
-        reg_loss, num_losses = self.table[:, -4:-2].sum(dim=0)
-        return {
+        active = self.tokens_per_expert.sum()
+        reg_loss, num_losses = self.table[:, -5:-3].sum(dim=0)
+        scalars = {
             "moe_relu_sparsity": self.sparsity,
             "moe_relu_l1_reg_coeff": self.reg_coeff.double(),
             "moe_relu_l1_reg_loss": reg_loss / num_losses,
-            "moe_relu_active_experts": self.tokens_per_expert.sum() / tokens,
+            "moe_relu_active_experts": active / tokens,
             "moe_relu_dead_experts": (self.tokens_per_expert[is_moe] == 0).sum().double(),
-            "moe_relu_tokens_without_expert": self.table[:, -5].sum() / tokens,
+            "moe_relu_tokens_without_expert": self.num_without_expert.sum() / tokens,
         }
+        if self.is_capped:
+            scalars["moe_relu_dropped_fraction"] = self.num_dropped.sum() / active.clamp(min=1)
+        return scalars
 
 
 class ReMoEMetricsTracker(MoEMetricsTracker):
@@ -135,7 +164,8 @@ class ReMoEMetricsTracker(MoEMetricsTracker):
         return log
 
     def _accumulate(self, stats: RoutingStats) -> None:
-        counted = torch.stack([stats.tokens_per_expert.sum(), stats.num_tokens.sum()])
+        computed = stats.tokens_per_expert.sum() - stats.num_dropped.sum()
+        counted = torch.stack([computed, stats.num_tokens.sum()])
         if self._active_and_tokens is None:
             self._active_and_tokens = counted
         else:
@@ -158,7 +188,7 @@ def layer_scalars(stats: RoutingStats, per_expert: bool) -> dict[str, float]:
     """
     num_tokens = stats.num_tokens.tolist()
     tokens_per_expert = stats.tokens_per_expert.tolist()
-    without_expert = stats.table[:, -5].tolist()
+    without_expert = stats.num_without_expert.tolist()
     result = {}
     for i, (tokens, experts) in enumerate(zip(num_tokens, tokens_per_expert, strict=True)):
         if tokens == 0:
@@ -184,9 +214,12 @@ def format_scalars(scalars: dict[str, float]) -> str:
         "moe_relu_active_experts": ".3f",
         "moe_relu_dead_experts": ".0f",
         "moe_relu_tokens_without_expert": ".4f",
+        "moe_relu_dropped_fraction": ".4f",
         "moe_relu_steps_at_bound": ".0f",
     }
-    return "".join(f" {name}: {scalars[name]:{formats[name]}} |" for name in formats)
+    return "".join(
+        f" {name}: {scalars[name]:{formats[name]}} |" for name in formats if name in scalars
+    )
 
 
 def format_layers(stats: RoutingStats) -> str:

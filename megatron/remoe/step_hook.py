@@ -14,7 +14,7 @@ from torch import Tensor
 from megatron.remoe.metrics import ReMoEMetricsTracker, RoutingStats
 from megatron.remoe.patches import count_flops_of_active_experts
 from megatron.remoe.router import ReLURouter
-from remoe import target_sparsity, update_reg_coeff
+from remoe import target_sparsity, update_reg_coeff, warm_up_reg_coeff
 
 
 def install_step_hook(model: list[MegatronModule]) -> list[MegatronModule]:
@@ -64,22 +64,35 @@ class ReMoEStepHook:
         self.num_experts = config.num_moe_experts
         self.target_sparsity = target_sparsity(config.moe_router_topk, self.num_experts)
         self.multiplier = config.moe_relu_l1_reg_coeff_multiplier
+        self.warmup_multiplier = config.moe_relu_l1_reg_coeff_warmup_multiplier
+        self.is_capped = config.moe_relu_max_active_experts is not None
         self.config = config
         self.finalize = finalize
         self.stats: RoutingStats | None = None
         self.mean_active_experts: float | None = None
         self._pending: Tensor | None = None
+        self._pending_reached: Tensor | None = None
         self._optimizer = None
 
     def __call__(self, *args, **kwargs) -> None:
         """Finalize the gradients, then count. Arguments are `finalize_model_grads`'s."""
         self.finalize(*args, **kwargs)
         self.stats = self._gather()
-        self._pending = update_reg_coeff(
-            self.stats.reg_coeff, self.stats.sparsity, self.target_sparsity, self.multiplier
-        )
+        self._move()
         if not self._follows_optimizer():
             self.commit()
+
+    def _move(self) -> None:
+        """Compute the next lambda, and whether the target was reached."""
+        stats = self.stats
+        now, target, alpha = stats.sparsity, self.target_sparsity, self.multiplier
+        if self.warmup_multiplier is None:
+            self._pending = update_reg_coeff(stats.reg_coeff, now, target, alpha)
+            self._pending_reached = stats.reached_target
+        else:
+            self._pending, self._pending_reached = warm_up_reg_coeff(
+                stats.reg_coeff, stats.reached_target, now, target, alpha, self.warmup_multiplier
+            )
 
     @torch.no_grad()
     def commit(self) -> None:
@@ -87,12 +100,13 @@ class ReMoEStepHook:
         for router in self.routers:
             if router.weight.requires_grad:
                 router.state.reg_coeff.copy_(self._pending)
+                router.state.reached_target.copy_(self._pending_reached)
 
     @torch.no_grad()
     def _gather(self) -> "RoutingStats":
         """Sum the routers' counters over all ranks, and empty them."""
         device = torch.cuda.current_device()
-        packed = RoutingStats.empty(self.num_layers, self.num_experts, device)
+        packed = RoutingStats.empty(self.num_layers, self.num_experts, device, self.is_capped)
         for router in self.routers:
             if router.weight.requires_grad:
                 packed.add(router.layer_number - 1, router.state)

@@ -38,9 +38,9 @@ def compare(results, expected):
     for ours, our_table, our_pending, own in results:
         assert_parity(ours, {name: gradients[name] for name in ours})
         seen |= set(ours)
-        # tokens per expert, tokens, tokens without expert; losses are sums in another order
-        assert torch.equal(our_table[:, :-4], table[:, :-4])
-        torch.testing.assert_close(our_table[:, -4:-2], table[:, -4:-2])
+        # what was counted; losses are sums in another order
+        assert torch.equal(our_table[:, :-5], table[:, :-5])
+        torch.testing.assert_close(our_table[:, -5:-3], table[:, -5:-3])
         assert torch.equal(our_pending, pending)
         assert all(torch.equal(coeff, pending) for coeff in own)
     assert seen == set(gradients)
@@ -74,6 +74,14 @@ def test_how_it_is_computed_changes_nothing(world, single, changes, overlap):
     sizes = {"expert_model_parallel_size": 2}
     results = world.run(gpt_step, sizes, changes, overlap, timeout=120)
     compare(results, single["by micro-batch"])
+
+
+@pytest.mark.parametrize("sizes", [LAYOUTS["EP 2, DP 4"], LAYOUTS["PP 2, EP 2"]], ids=str)
+def test_a_cap_drops_the_same_pairs_in_every_layout(world, single_rank, sizes):
+    changes = {"moe_relu_max_active_experts": 3, "moe_relu_cap_steps": 10}
+    expected = gpt_step(None, changes)
+    compare(world.run(gpt_step, sizes, changes, timeout=120), expected)
+    assert (expected[1][:2, -6] > 0).all(), "dropped pairs, summed over all ranks"
 
 
 def test_the_regulariser_is_in_these_gradients(single_rank, single):

@@ -31,8 +31,10 @@ def test_lambda_and_counters_keep_their_dtypes_in_the_wrapped_model(built):
         dtypes = {name: buffer.dtype for name, buffer in router.state.named_buffers()}
         assert dtypes == {
             "reg_coeff": torch.float32,
+            "reached_target": torch.float32,
             "counts": torch.int64,
             "reg_loss": torch.float64,
+            "num_dropped": torch.int64,
         }
 
 

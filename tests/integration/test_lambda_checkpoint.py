@@ -16,6 +16,7 @@ PATTERNS = {
     "the last layer": {"moe_layer_freq": [0, 0, 0, 1]},
 }
 PP2 = {"pipeline_model_parallel_size": 2}
+WARMUP = {"moe_relu_l1_reg_coeff_warmup_multiplier": 2.0}
 EP4 = {"expert_model_parallel_size": 4}
 
 
@@ -64,6 +65,24 @@ def test_a_restart_takes_any_checkpoint(single_rank, tmp_path, without):
     states = load_checkpoint(tmp_path, None, {"moe_relu_restart_l1_reg_coeff": True}).values()
     assert [state.reg_coeff.item() for state in states] == [LAMBDA] * 2
     assert not any(state.awaits_load for state in states), "it is saved again"
+
+
+@pytest.mark.parametrize("stored", [{}, WARMUP], ids=["without a warm-up", "with one"])
+def test_a_restart_of_a_warm_up_takes_any_checkpoint(single_rank, tmp_path, stored):
+    save_checkpoint(tmp_path, None, stored, LAMBDAS)
+    restart = {"moe_relu_restart_l1_reg_coeff": True, **WARMUP}
+    states = load_checkpoint(tmp_path, None, restart).values()
+    assert [(s.reg_coeff.item(), s.reached_target.item()) for s in states] == [(LAMBDA, 0)] * 2
+
+
+def test_a_warm_up_is_in_the_checkpoint_and_is_asked_for_by_a_warm_up_alone(single_rank, tmp_path):
+    for name, changes in (("with", WARMUP), ("without", {})):
+        (tmp_path / name).mkdir()
+        save_checkpoint(tmp_path / name, None, changes, LAMBDAS)
+    check(load_checkpoint(tmp_path / "with", None, WARMUP))
+    check(load_checkpoint(tmp_path / "with", None, {}))
+    with pytest.raises(CheckpointException, match="reached_target"):
+        load_checkpoint(tmp_path / "without", None, WARMUP)
 
 
 def test_a_fresh_model_starts_at_lambda_0(single_rank, tmp_path):

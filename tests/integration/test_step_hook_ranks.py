@@ -58,5 +58,5 @@ def test_lambda_is_that_of_one_process_on_every_rank(world, sizes, layers, activ
             assert table[:, :E].sum() == sum(pairs) and table[:, E].sum() * E == sum(slots)
             assert torch.equal(pending, coeff)
             assert all(torch.equal(mine, coeff) for mine in own)
-            assert calls == [(4 * (E + 6), (), {})], "one all-reduce, over the default group"
+            assert calls == [(4 * (E + 8), (), {})], "one all-reduce, over the default group"
         assert [len(rank[step][2]) for rank in results] == [len(held) for held in layers]

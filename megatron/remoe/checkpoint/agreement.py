@@ -19,6 +19,7 @@ from megatron.remoe.checkpoint.settings import (
 from megatron.remoe.checkpoint.stored_run import StoredRun, is_own, routing_of
 
 RESTART = "--moe-relu-restart-l1-reg-coeff"
+WARMUP = "--moe-relu-l1-reg-coeff-warmup-multiplier"
 INIT = Setting("--moe-relu-l1-reg-coeff-init", "moe_relu_l1_reg_coeff_init", routes_by_relu)
 # What --moe-granularity multiplies or divides.
 SPLIT = ("num_experts", "moe_router_topk", "moe_ffn_hidden_size")
@@ -162,7 +163,19 @@ def _routing_errors(args: Namespace, stored: StoredRun) -> list[str]:
             f"{RESTART}: the checkpoint has no lambda (an older run?): add it to start lambda at "
             f"--moe-relu-l1-reg-coeff-init {args.moe_relu_l1_reg_coeff_init:g}"
         ]
-    return []
+    return _warmup_errors(args, stored)
+
+
+def _warmup_errors(args: Namespace, stored: StoredRun) -> list[str]:
+    """Whether the checkpoint says if the warm-up of lambda is over."""
+    name = "moe_relu_l1_reg_coeff_warmup_multiplier"
+    knows = not vars(stored.args) or getattr(stored.args, name, None) is not None
+    if knows or getattr(args, name) is None:
+        return []
+    return [
+        f"{WARMUP}: the checkpoint was trained without it and does not say whether sparsity reached "
+        f"its target: leave it out, or add {RESTART} to start lambda anew"
+    ]
 
 
 def _optimizer_errors(args: Namespace, stored: StoredRun) -> list[str]:

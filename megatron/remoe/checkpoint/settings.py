@@ -129,7 +129,14 @@ CONTROLLER = (
     Setting(
         "--moe-relu-l1-reg-coeff-multiplier", "moe_relu_l1_reg_coeff_multiplier", routes_by_relu
     ),
+    Setting(
+        "--moe-relu-l1-reg-coeff-warmup-multiplier",
+        "moe_relu_l1_reg_coeff_warmup_multiplier",
+        routes_by_relu,
+    ),
     Setting("--moe-relu-load-balancing", "moe_relu_load_balancing", routes_by_relu),
+    Setting("--moe-relu-max-active-experts", "moe_relu_max_active_experts", routes_by_relu),
+    Setting("--moe-relu-cap-steps", "moe_relu_cap_steps", routes_by_relu),
 )
 
 

@@ -2,10 +2,10 @@
 
 Two MoE layers of two experts beside a dense one, in one step:
 
-              tokens per expert   tokens   without expert   sum of losses, number   lambda, routers
-    layer 0        6  2             8          3                 3.0  2               1e-5  1
-    layer 1        0  0             0          0                 0    0               0     0   (dense)
-    layer 2        4  0             8          4                 1.0  2               1e-5  1
+            tokens per expert  tokens  without  dropped  losses, number  reached, lambda, routers
+    layer 0      6  2            8        3        2        3.0  2          1  1e-5  1
+    layer 1      0  0            0        0        0        0    0          0  0     0   (dense)
+    layer 2      4  0            8        4        1        1.0  2          1  1e-5  1
 """
 
 import re
@@ -17,9 +17,9 @@ import torch
 from megatron.remoe.metrics import ReMoEMetricsTracker, RoutingStats, layer_scalars
 
 TABLE = [
-    [6, 2, 8, 3, 3.0, 2, 1e-5, 1],
-    [0, 0, 0, 0, 0.0, 0, 0.0, 0],
-    [4, 0, 8, 4, 1.0, 2, 1e-5, 1],
+    [6, 2, 8, 3, 2, 3.0, 2, 1, 1e-5, 1],
+    [0, 0, 0, 0, 0, 0.0, 0, 0, 0.0, 0],
+    [4, 0, 8, 4, 1, 1.0, 2, 1, 1e-5, 1],
 ]
 EXPECTED = {
     "moe_relu_sparsity": 1 - 12 / 32,
@@ -35,8 +35,8 @@ EXPECTED = {
 class Source:
     """Stands for the step hook."""
 
-    def __init__(self, table=TABLE):
-        self.stats = RoutingStats(torch.tensor(table, dtype=torch.float64))
+    def __init__(self, table=TABLE, is_capped=False):
+        self.stats = RoutingStats(torch.tensor(table, dtype=torch.float64), is_capped)
         self.mean_active_experts = None
         self.target_sparsity = 0.5
 
@@ -122,8 +122,21 @@ def test_per_layer_logging_adds_the_load_of_each_expert(tracker):
     assert " moe_relu_max_expert_load by layer: 1.500 2.000 |" in line
 
 
+def test_dropped_pairs_are_logged_where_there_is_a_cap(single_rank):
+    line = report(ReMoEMetricsTracker(Source(is_capped=True), 1, 1), 1)
+    assert console(line) == pytest.approx(
+        EXPECTED | {"moe_relu_dropped_fraction": 3 / 12}, abs=1e-4
+    )
+
+
+def test_of_no_active_pair_none_is_dropped(single_rank):
+    source = Source([[0, 0, 8, 8, 0, 0.0, 1, 0, 1e-5, 1]], is_capped=True)
+    line = report(ReMoEMetricsTracker(source, 1, 1), 1)
+    assert " moe_relu_dropped_fraction: 0.0000 |" in line
+
+
 def test_an_idle_layer_has_no_load():
-    stats = RoutingStats(torch.tensor([[0.0, 0, 8, 8, 0, 1, 1e-5, 1]]))
+    stats = RoutingStats(torch.tensor([[0.0, 0, 8, 8, 0, 0, 1, 0, 1e-5, 1]]))
     scalars = layer_scalars(stats, per_expert=False)
     assert scalars["moe/moe_relu_max_expert_load_layer_0"] == 0.0
     assert scalars["moe/moe_relu_sparsity_layer_0"] == 1.0
@@ -157,19 +170,19 @@ def test_nothing_is_said_before_the_first_step(tracker, source):
 
 def test_the_flop_count_gets_the_mean_of_the_interval(tracker, source):
     report(tracker, 1)
-    assert source.mean_active_experts == 12 / 16
-    rows = [[2, 2, 4, 0, 0, 1, 1e-5, 1], [0] * 8, [0] * 8]
+    assert source.mean_active_experts == (12 - 3) / 16, "experts compute nothing for a dropped pair"
+    rows = [[2, 2, 4, 0, 0, 0, 1, 1, 1e-5, 1], [0] * 10, [0] * 10]
     for iteration in range(2, 11):
         if iteration == 10:
             source.stats = RoutingStats(torch.tensor(rows, dtype=torch.float64))
         report(tracker, iteration)
-    # 8 iterations of 12 in 16 tokens, then 4 in 4
-    assert source.mean_active_experts == (8 * 12 + 4) / (8 * 16 + 4)
+    # 8 iterations of 12 - 3 in 16 tokens, then 4 in 4
+    assert source.mean_active_experts == (8 * 9 + 4) / (8 * 16 + 4)
 
 
 def test_frozen_routers_raise_no_alarm(single_rank):
     """`--freeze-all-layers`: nothing was counted, lambda is NaN in the log, not at a bound."""
-    source = Source([[0.0] * 8])
+    source = Source([[0.0] * 10])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert "moe_relu_sparsity: nan" in report(ReMoEMetricsTracker(source, 1, 1), 1)

@@ -44,6 +44,35 @@ def test_only_lambda_is_saved(state):
     assert state.state_dict()["reg_coeff"].shape == ()
 
 
+def test_with_a_warm_up_it_is_saved_whether_the_target_was_reached():
+    state, other = (RoutingState(4, LAMBDA, warms_up=True) for _ in range(2))
+    state.reached_target.fill_(1)
+    assert list(state.state_dict()) == ["reg_coeff", "reached_target"] == [*state.saved_names]
+    other.load_state_dict(copy.deepcopy(state.half().state_dict()))
+    assert other.reached_target == 1 and other.reached_target.dtype == torch.float32
+
+
+def test_a_warm_up_does_not_go_on_from_a_state_that_knows_of_none(state):
+    warming = RoutingState(4, LAMBDA, warms_up=True)
+    with pytest.raises(ValueError, match="no reached_target in what is loaded"):
+        warming.load_state_dict(state.state_dict(), strict=False)
+
+
+def test_without_a_warm_up_its_state_is_passed_over(state):
+    warming = RoutingState(4, 1e-5, warms_up=True)
+    warming.reached_target.fill_(1)
+    state.load_state_dict(warming.state_dict())  # strict: it is no stranger either
+    assert state.reg_coeff == torch.tensor(1e-5) and state.reached_target == 0
+
+
+def test_a_restart_warms_up_anew():
+    stored = {"reg_coeff": torch.tensor(1.0), "reached_target": torch.tensor(1.0)}
+    for loaded in (stored, {}):
+        state = RoutingState(4, LAMBDA, restart=True, warms_up=True)
+        state.load_state_dict(loaded)
+        assert (state.reg_coeff, state.reached_target) == (torch.tensor(LAMBDA), 0)
+
+
 @pytest.mark.parametrize("cast", ["bfloat16", "half", "float"])
 def test_lambda_is_saved_and_loaded_to_the_bit(state, cast):
     saved = copy.deepcopy(getattr(state, cast)().state_dict())
@@ -91,8 +120,18 @@ def test_a_deep_copy_is_independent(state):
     assert state is not twin and twin.half().reg_coeff.dtype == torch.float32
 
 
+def test_dropped_pairs_add_up_where_a_micro_batch_has_them(state):
+    counts, loss = torch.zeros(6, dtype=torch.int64), torch.tensor(0.0)
+    for num_dropped in (torch.tensor(3), None, torch.tensor(2**24)):
+        state.record(counts, loss, num_dropped=num_dropped)
+    assert state.num_dropped.item() == 2**24 + 3
+
+
 def test_reset_forgets_the_counters_and_keeps_lambda(state):
+    state.num_dropped.fill_(3)
+    state.reached_target.fill_(1)
     state.reset()
+    assert state.num_dropped == 0 and state.reached_target == 1
     assert state.counts.tolist() == [0] * 6 and state.reg_loss.tolist() == [0.0, 0.0]
     assert torch.equal(state.reg_coeff, torch.tensor(LAMBDA))
 
