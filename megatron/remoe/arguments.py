@@ -98,6 +98,13 @@ def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
         help="Neither hash the files of checkpoints when they are saved nor compare them when one is "
         "loaded (sizes and indexes are always checked). Saves reading each checkpoint once more.",
     )
+    group.add_argument(
+        "--peak-tflops",
+        type=float,
+        metavar="TFLOPS",
+        help="Dense peak of one device in TFLOP/s at the precision of the run, for the mfu of "
+        "--log-throughput: where the device is not in the table, or to replace its figure.",
+    )
     return parser
 
 

@@ -11,6 +11,7 @@ from megatron.remoe.config import ReMoETransformerConfig
 from megatron.remoe.layer_specs import remoe_layer_spec, torch_native_layer_spec
 from megatron.remoe.memory.report import report_memory
 from megatron.remoe.step_hook import install_step_hook
+from megatron.remoe.throughput.install import install_throughput_log
 from megatron.remoe.torch_native.experts import GEMM_NAMES, choose_gemm
 
 
@@ -23,12 +24,19 @@ def gpt_config_from_args(args: Namespace) -> GPTModelConfig:
     Returns:
         A `GPTModelConfig` whose layer spec routes by ReLU and whose post-wrap hook installs the
         controller; Megatron's own without the flag. Where `fit_to_machine` chose torch-native
-        layers, its spec has them in either case.
+        layers, its spec has them in either case. `--log-throughput` adds a hook to either, too.
     """
+    config = _routed_config(args)
+    if args.log_throughput:
+        config.post_wrap_hooks.append(install_throughput_log)
+    _say_which_experts(args, config)
+    return config
+
+
+def _routed_config(args: Namespace) -> GPTModelConfig:
     base = torch_native_layer_spec if args.torch_native_layers else default_layer_spec
     if not args.moe_relu_routing:
         config = megatron_gpt_config_from_args(args)
-        _say_which_experts(args, config)
         if args.torch_native_layers and args.spec is None:
             config.transformer_layer_spec = base
         return config
@@ -36,7 +44,6 @@ def gpt_config_from_args(args: Namespace) -> GPTModelConfig:
     config = megatron_gpt_config_from_args(args, config=transformer)
     config.transformer_layer_spec = partial(remoe_layer_spec, base=base)
     config.post_wrap_hooks.append(install_step_hook)
-    _say_which_experts(args, config)
     report_memory(args, transformer)
     return config
 

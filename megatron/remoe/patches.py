@@ -3,9 +3,9 @@
 Each is idempotent, small, and says what it replaces and why no slot would do.
 """
 
-import copy
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 
 def use_prebuilt_helpers() -> None:
@@ -36,19 +36,82 @@ def count_flops_of_active_experts(mean_active_experts: Callable[[], float | None
     """
     from megatron.training import training
 
-    original = training.num_floating_point_operations
-    original = getattr(original, "remoe_original", original)
+    from megatron.remoe.throughput.flops import with_active_experts
+
+    original = _original(training.num_floating_point_operations)
 
     @functools.wraps(original)
     def num_floating_point_operations(args, *rest, **kwargs):
-        active = mean_active_experts()
-        if active is not None:
-            args = copy.copy(args)
-            args.moe_router_topk = active
-        return original(args, *rest, **kwargs)
+        return original(with_active_experts(args, mean_active_experts()), *rest, **kwargs)
 
     num_floating_point_operations.remoe_original = original
     training.num_floating_point_operations = num_floating_point_operations
+
+
+def extend_training_log(throughput) -> None:
+    """Let each line of the training log end in what `throughput` measured.
+
+    Replaces `megatron.training.training.training_log`, which takes the time, makes the line and prints
+    it. Its one slot, the tracker of MoE metrics, comes before the time is taken and not to dense models.
+    While it runs, the `print_rank_last` that it prints its line with prints more.
+
+    Args:
+        throughput: A `megatron.remoe.throughput.training.TrainingThroughput`.
+    """
+    from megatron.training import training
+
+    original = _original(training.training_log)
+
+    @functools.wraps(original)
+    def training_log(loss_dict, total_loss_dict, learning_rate, iteration, *rest, **kwargs):
+        throughput.count(
+            kwargs.get("total_real_tokens_in_batch"), kwargs.get("seqlen_squared_sum_in_batch")
+        )
+        is_first, lines = kwargs.get("is_first_iteration", False), []
+        print_rank_last = training.print_rank_last
+
+        def print_more(line):
+            lines.append(line)
+            print_rank_last(line + throughput.report(iteration, is_first))
+
+        training.print_rank_last = print_more
+        try:
+            result = original(loss_dict, total_loss_dict, learning_rate, iteration, *rest, **kwargs)
+        finally:
+            training.print_rank_last = print_rank_last
+        if lines and not is_first:
+            throughput.restart()
+        return result
+
+    training_log.remoe_original = original
+    training.training_log = training_log
+
+
+def watch_evaluation(watch: Callable[[list], AbstractContextManager]) -> None:
+    """Enter `watch(model)` for each evaluation of one validation set.
+
+    Replaces `megatron.training.training.evaluate`. Its slot, `non_loss_data_func`, is the training
+    script's, and is called after the last batch only.
+
+    Args:
+        watch: Takes the pipeline stages of this rank.
+    """
+    from megatron.training import training
+
+    original = _original(training.evaluate)
+
+    @functools.wraps(original)
+    def evaluate(forward_step_func, data_iterator, model, *rest, **kwargs):
+        with watch(model):
+            return original(forward_step_func, data_iterator, model, *rest, **kwargs)
+
+    evaluate.remoe_original = original
+    training.evaluate = evaluate
+
+
+def _original(function: Callable) -> Callable:
+    """What stood there before an earlier call of one of these replaced it."""
+    return getattr(function, "remoe_original", function)
 
 
 def keep_adam_step_in_groups() -> None:

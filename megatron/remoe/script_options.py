@@ -57,10 +57,20 @@ def check_script_options(args: Namespace) -> None:
         errors.append("--rampup-batch-size: Megatron ignores it: give --step-batch-size-schedule")
     if args.save and not args.save_interval:
         errors.append("--save: needs --save-interval")
+    if args.peak_tflops is not None:
+        errors += _peak_errors(args)
     if not (args.mock_data or _names_data(args)):
         errors.append("--data-path: give the prefix of indexed data, or --mock-data")
     if errors:
         raise ValueError("\n  ".join(["these options cannot be trained with:", *errors]))
+
+
+def _peak_errors(args: Namespace) -> list[str]:
+    if not 0 < args.peak_tflops < float("inf"):
+        return [f"--peak-tflops {args.peak_tflops:g}: give the TFLOP/s of one device, above 0"]
+    if not args.log_throughput:
+        return ["--peak-tflops: has no effect without --log-throughput: add it"]
+    return []
 
 
 def _names_data(args: Namespace) -> bool:

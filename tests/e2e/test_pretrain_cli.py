@@ -75,9 +75,12 @@ def test_baselines_train_without_a_trace_of_relu_routing(done, model):
     ids=["ep2-alltoall", "pp2-allgather-bf16"],
 )
 def test_relu_routed_model_trains_on_two_ranks(flags):
-    done = pretrain(*RELU_MOE, *flags.split(), "--train-iters", "2", ranks=2)
+    done = pretrain(*RELU_MOE, *flags.split(), "--train-iters", "2", "--log-throughput", ranks=2)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "moe_relu_l1_reg_coeff: 1.2000E-08" in done.stdout
+    assert done.stdout.count("tokens-per-second: ") == 2 + 2  # steps; validation and test set
+    assert done.stdout.count(" evaluated 512 tokens |") == 2
+    assert done.stdout.count("give --peak-tflops") == 1
 
 
 @pytest.mark.parametrize("name", BAD_INPUT)

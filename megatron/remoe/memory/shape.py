@@ -168,8 +168,8 @@ def _kept(args: Namespace, transformer: TransformerConfig) -> dict:
         "recompute_layers": transformer.recompute_num_layers or 1,
         "recomputes_moe": recomputes_moe,
         "can_chunk": not (recomputes_moe or any(getattr(transformer, n) for n in takes_no_chunks)),
-        "chunk_above": getattr(transformer, "moe_relu_chunk_above", None),
-        "cap": getattr(transformer, "moe_relu_max_active_experts", None),
+        "chunk_above": transformer.moe_relu_chunk_above,
+        "cap": transformer.moe_relu_max_active_experts,
     }
 
 

@@ -75,7 +75,7 @@ MAPS["none"] = ~MAPS["all"]
     [
         {"moe_token_dispatcher_type": "allgather"},
         {},
-        {"moe_relu_token_chunks": 3},
+        {"moe_relu_chunk_above": 1.5},
         {"moe_grouped_gemm": True},
         {"recompute_granularity": "selective", "recompute_modules": ["moe"]},
     ],

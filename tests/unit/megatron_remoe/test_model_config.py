@@ -11,6 +11,7 @@ from megatron.remoe.config import ReMoETransformerConfig
 from megatron.remoe.layer_specs import remoe_layer_spec, torch_native_layer_spec
 from megatron.remoe.model_config import gpt_config_from_args
 from megatron.remoe.step_hook import install_step_hook
+from megatron.remoe.throughput.install import install_throughput_log
 
 BASELINES = [MODEL, [*MODEL, *MOE, "--moe-router-load-balancing-type", "aux_loss"]]
 
@@ -84,6 +85,13 @@ def test_hooks_of_one_model_are_not_those_of_the_next(validated):
     first, second = gpt_config_from_args(args), gpt_config_from_args(args)
     assert first.post_wrap_hooks == second.post_wrap_hooks == [install_step_hook]
     assert gpt_config_from_args(validated(MODEL)).post_wrap_hooks == []
+
+
+@pytest.mark.parametrize("words", [MODEL, [*MODEL, *MOE], REMOE], ids=["dense", "TopK", "ReLU"])
+def test_log_throughput_hooks_every_kind_of_model(validated, words):
+    hooks = gpt_config_from_args(validated(words)).post_wrap_hooks
+    measured = gpt_config_from_args(validated([*words, "--log-throughput"])).post_wrap_hooks
+    assert measured == [*hooks, install_throughput_log]
 
 
 @pytest.mark.parametrize("topk", [1, 2, 8])

@@ -99,3 +99,15 @@ def test_a_yaml_configuration_is_refused_by_name(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["pretrain_gpt.py", *words])
     with pytest.raises(ValueError, match="--yaml-cfg"):
         parse_and_validate_args()
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
+def test_a_peak_must_be_a_speed(value):
+    message = complaint([*MODEL, "--log-throughput", f"--peak-tflops={value}"])
+    assert f"--peak-tflops {value}: give the TFLOP/s of one device, above 0" in message
+
+
+def test_a_peak_that_nothing_is_divided_by_is_refused():
+    message = complaint([*MODEL, "--peak-tflops", "989.4"])
+    assert "--peak-tflops: has no effect without --log-throughput: add it" in message
+    check_script_options(parse([*MODEL, "--peak-tflops", "989.4", "--log-throughput"])[0])
