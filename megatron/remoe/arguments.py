@@ -80,6 +80,15 @@ def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
         help="The training step from which --moe-relu-max-active-experts caps nothing.",
     )
     group.add_argument(
+        "--moe-relu-row-budget",
+        type=float,
+        default=None,
+        metavar="M",
+        help="Make M * topk * tokens rows in each layer without asking the device how many are active. "
+        "A step that needs more is run again without; same result; off by default. One rank holds all "
+        "experts, torch's grouped ones.",
+    )
+    group.add_argument(
         "--moe-relu-load-balancing",
         choices=["micro-batch", "none"],
         default="micro-batch",

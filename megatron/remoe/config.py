@@ -36,12 +36,16 @@ class ReMoETransformerConfig(TransformerConfig):
     moe_relu_load_balancing: str = "micro-batch"
     """Tokens whose expert load weighs the regulariser: "micro-batch" (eq. 10) or "none" (eq. 9)."""
 
+    moe_relu_row_budget: float | None = None
+    """Rows of a layer as a multiple of the target k T, made without waiting for a count; None: off."""
+
     def __post_init__(self) -> None:
         """Megatron's own checks, then those of what bounds or shortens the dense stage."""
         super().__post_init__()
         self._check_warmup()
         self._check_cap()
         self._check_chunks()
+        self._check_row_budget()
 
     def _check_warmup(self) -> None:
         warmup = self.moe_relu_l1_reg_coeff_warmup_multiplier
@@ -89,3 +93,23 @@ class ReMoETransformerConfig(TransformerConfig):
         for flag, is_set in refused.items():
             if is_set:
                 raise ValueError(f"--moe-relu-chunk-above: does not go with {flag}: leave one out")
+
+    def _check_row_budget(self) -> None:
+        budget = self.moe_relu_row_budget
+        if budget is None:
+            return
+        flag = f"--moe-relu-row-budget {budget:g}"
+        if not 1.0 <= budget < float("inf"):
+            raise ValueError(f"{flag}: give a number of at least 1 (k rows a token are the target)")
+        if self.moe_relu_chunk_above is not None:
+            raise ValueError(f"{flag}: does not go with --moe-relu-chunk-above: leave one out")
+        needed = {
+            "--moe-token-dispatcher-type alltoall": self.moe_token_dispatcher_type == "alltoall",
+            "--moe-grouped-gemm": self.moe_grouped_gemm,
+            "--transformer-impl local": self.transformer_impl == "local",
+            "--expert-model-parallel-size 1": self.expert_model_parallel_size == 1,
+            "--expert-tensor-parallel-size 1": self.expert_tensor_parallel_size == 1,
+        }
+        for other, is_set in needed.items():
+            if not is_set:
+                raise ValueError(f"{flag}: goes with {other} alone: give that, or leave it out")

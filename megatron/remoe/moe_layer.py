@@ -6,6 +6,7 @@ from megatron.core.transformer.moe.moe_utils import get_default_pg_collection
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
+from megatron.remoe.row_budget import RowBudget
 from megatron.remoe.token_chunks import num_token_chunks
 from megatron.remoe.token_dispatcher import ReMoEAlltoAllTokenDispatcher, widen_deepep
 
@@ -35,6 +36,8 @@ class ReMoELayer(MoELayer):
                 config=self.config,
                 pg_collection=pg_collection,
             )
+            if config.moe_relu_row_budget is not None:
+                self._add_row_budget(config)
             if self.shared_expert_overlap:
                 self.token_dispatcher.set_shared_experts(self.shared_experts)
         elif (
@@ -100,6 +103,15 @@ class ReMoELayer(MoELayer):
         dispatched, probs = self.dispatch(*self.preprocess(hidden_states, probs, routing_map))
         output, _ = self.routed_experts_compute(dispatched, probs)
         return self.postprocess(self.combine(output), None)
+
+    def _add_row_budget(self, config) -> None:
+        self.row_budget = RowBudget(
+            config.moe_relu_row_budget,
+            config.moe_router_topk,
+            config.num_moe_experts,
+            device=torch.cuda.current_device(),
+        )
+        self.token_dispatcher.row_budget = self.row_budget
 
     def _mark_expert_parameters(self) -> None:
         """Reduce and optimize experts apart from dense parameters, whatever the layout.

@@ -109,6 +109,28 @@ def watch_evaluation(watch: Callable[[list], AbstractContextManager]) -> None:
     training.evaluate = evaluate
 
 
+def wrap_training_steps(wrapper: Callable[[Callable], Callable]) -> None:
+    """Let `wrapper` run the forward-backward of each step.
+
+    Replaces `megatron.training.training.get_forward_backward_func`, which `train` asks once. It wraps
+    what it gets for its own capacity factor at the same place, but by a fixed class.
+
+    Args:
+        wrapper: Given Megatron's function, gives the one to call instead. It is called for validation
+            too.
+    """
+    from megatron.training import training
+
+    original = _original(training.get_forward_backward_func)
+
+    @functools.wraps(original)
+    def get_forward_backward_func(*args, **kwargs):
+        return wrapper(original(*args, **kwargs))
+
+    get_forward_backward_func.remoe_original = original
+    training.get_forward_backward_func = get_forward_backward_func
+
+
 def _original(function: Callable) -> Callable:
     """What stood there before an earlier call of one of these replaced it."""
     return getattr(function, "remoe_original", function)

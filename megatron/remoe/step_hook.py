@@ -12,8 +12,9 @@ from megatron.training import get_args
 from torch import Tensor
 
 from megatron.remoe.metrics import ReMoEMetricsTracker, RoutingStats
-from megatron.remoe.patches import count_flops_of_active_experts
+from megatron.remoe.patches import count_flops_of_active_experts, wrap_training_steps
 from megatron.remoe.router import ReLURouter
+from megatron.remoe.row_budget import RowBudgetRunner
 from remoe import target_sparsity, update_reg_coeff, warm_up_reg_coeff
 
 
@@ -35,6 +36,8 @@ def install_step_hook(model: list[MegatronModule]) -> list[MegatronModule]:
         ReMoEMetricsTracker(hook, args.log_interval, args.tensorboard_log_interval)
     )
     count_flops_of_active_experts(lambda: hook.mean_active_experts)
+    if config.moe_relu_row_budget is not None:
+        wrap_training_steps(RowBudgetRunner)
     return model
 
 

@@ -217,9 +217,15 @@ def choose_gemm(
         config: For the dtype and the hidden size.
         width: Of an expert on this rank.
     """
-    if cpu.is_needed() or not has_grouped_mm(config.params_dtype, config.hidden_size, width):
-        return loop_of_mm
-    return grouped_mm
+    has_it = has_grouped_mm(config.params_dtype, config.hidden_size, width)
+    if getattr(config, "moe_relu_row_budget", None) is not None:
+        if not has_it:  # a loop would read the lengths that the budget keeps on the device
+            raise ValueError(
+                "--moe-relu-row-budget: torch has no grouped_mm for experts of this width: leave it "
+                "out, or make hidden size and width multiples of 16 bytes"
+            )
+        return grouped_mm
+    return loop_of_mm if cpu.is_needed() or not has_it else grouped_mm
 
 
 def _expert(config: TransformerConfig, submodules: MLPSubmodules, tp_group) -> MLP:

@@ -49,6 +49,7 @@ def test_a_warning_and_an_error_come_together():
         "--moe-relu-max-active-experts 4",
         "--moe-relu-cap-steps 100",
         "--moe-relu-l1-reg-coeff-warmup-multiplier 2",
+        "--moe-relu-row-budget 2",
     ],
 )
 @pytest.mark.parametrize("model", [MODEL, [*MODEL, *MOE]], ids=["dense", "TopK"])

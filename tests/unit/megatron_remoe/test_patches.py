@@ -5,7 +5,11 @@ from megatron.core.datasets import utils
 from megatron.training import training
 
 from command_line import MODEL, MOE, REMOE
-from megatron.remoe.patches import count_flops_of_active_experts, use_prebuilt_helpers
+from megatron.remoe.patches import (
+    count_flops_of_active_experts,
+    use_prebuilt_helpers,
+    wrap_training_steps,
+)
 
 
 @pytest.fixture
@@ -94,3 +98,10 @@ def test_a_checkout_without_built_helpers_still_compiles(monkeypatch):
     use_prebuilt_helpers()
     utils.compile_helpers()
     assert calls == [1]
+
+
+def test_steps_are_wrapped_once_however_often_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr(training, "get_forward_backward_func", lambda pipeline=None: f"f{pipeline}")
+    for number in (1, 2):
+        wrap_training_steps(lambda function, number=number: (number, function))
+    assert training.get_forward_backward_func(pipeline=3) == (2, "f3")

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from megatron.core.transformer.moe import token_dispatcher
+from megatron.core.transformer.moe import moe_utils, token_dispatcher
 from megatron.core.transformer.moe.token_dispatcher import (
     MoEAlltoAllTokenDispatcher,
     _DeepepManager,
@@ -13,6 +13,7 @@ from megatron.core.transformer.moe.token_dispatcher import (
 
 from megatron.remoe.token_dispatcher import widen_deepep
 from moe_layers import build_layer, make_config, ragged
+from remoe.kernels.permute import permute, unpermute
 
 T, E = 12, 8
 MAPS = {
@@ -40,6 +41,27 @@ def test_alltoall_sends_as_many_rows_as_there_are_active_pairs(dispatcher, routi
     assert torch.equal(rows, hidden_states[tokens, 0])
     assert torch.equal(gates, probs.T[routing_map.T])
     assert torch.equal(routing_map, before)
+
+
+@pytest.mark.parametrize("routing_map", MAPS.values(), ids=MAPS)
+def test_rows_are_those_of_megatrons_own_permutation(routing_map):
+    """Checkpoints, other ranks and the second permutation count on its order."""
+    hidden_states, probs = torch.randn(T, 4), torch.rand(T, E) * routing_map
+    num_rows = int(routing_map.sum())
+    rows, gates, ids = permute(hidden_states, probs, routing_map, num_rows)
+    theirs = moe_utils.permute(hidden_states, routing_map, probs=probs, num_out_tokens=num_rows)
+    for ours, other in zip((rows, gates, ids.tokens), theirs[:3], strict=True):
+        assert torch.equal(ours, other)
+    assert torch.equal(unpermute(rows, ids), moe_utils.unpermute(rows, ids.tokens, (T, 4)))
+
+
+def test_rows_are_not_sorted_again_where_one_rank_has_all_experts(dispatcher):
+    rows, gates = dispatcher.dispatch_preprocess(
+        torch.randn(T, 1, 4), MAPS["ragged"], torch.rand(T, E) * MAPS["ragged"]
+    )
+    dispatched, tokens_per_expert, probs = dispatcher.dispatch_postprocess(rows, gates)
+    assert dispatched is rows and probs is gates and dispatcher.combine_preprocess(rows) is rows
+    assert torch.equal(tokens_per_expert, MAPS["ragged"].sum(0))
 
 
 def test_alltoall_waits_for_its_sizes_before_the_first_permutation(dispatcher):
