@@ -8,7 +8,6 @@ resident set reaches within a step beyond what it had before; on a GPU what torc
 """
 
 import argparse
-import ctypes
 import importlib
 import json
 import statistics
@@ -17,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 from unittest import mock
+
+from peak_memory import PeakMemory
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = (
@@ -34,30 +35,6 @@ MIB = 2**20
 HEADER = """\
 | E | chunked above | stage | steps | sparsity | s a step | MiB | of sparse, unbounded | loss off by |
 |---|---|---|---|---|---|---|---|---|"""
-
-
-class PeakMemory:
-    """Bytes that were in use at most since the last `restart`."""
-
-    def __init__(self):
-        import torch
-
-        self._cuda = torch.cuda if torch.version.cuda and Path("/dev/nvidia0").exists() else None
-
-    def restart(self):
-        """Count from now on."""
-        if self._cuda:
-            self._cuda.reset_peak_memory_stats()
-            return
-        ctypes.CDLL(None).malloc_trim(0)  # give back what is free, else it counts as resident
-        Path("/proc/self/clear_refs").write_text("5")
-
-    def read(self):
-        """The peak in bytes."""
-        if self._cuda:
-            return self._cuda.max_memory_allocated()
-        status = Path("/proc/self/status").read_text()
-        return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def train(flags):
