@@ -53,9 +53,9 @@ def warm_up_reg_coeff(
     ``r_{i+1} = max(r_i, [S_i >= 1 - k/E])``, then `update_reg_coeff` with ``W`` while
     ``r_{i+1} = 0`` and ``alpha`` for ever after. While ``r`` is 0 routing is too dense, so ``W``
     never divides; ``W = alpha`` is the controller of eq. 7. Most steps of the dense stage only bring
-    lambda from 1e-8 to where it acts. Gates take steps to follow: with ``W = 2`` lambda is far beyond
-    its place by then, and nearly all experts are switched off for a while; with 1.5 sparsity
-    overshot no more than with 1.2.
+    lambda from 1e-8 to where it acts. Gates take steps to follow, so the larger ``W``, the further
+    lambda is beyond its place when the target is reached: in small runs ``W = 2`` switched nearly all
+    experts off for a while, and with E = 32 so did 1.5.
 
     Args:
         reg_coeff: ``lambda_i``, 0-dim fp32.

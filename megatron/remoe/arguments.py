@@ -47,7 +47,8 @@ def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
         type=float,
         metavar="W",
         help="Move the coefficient by W instead of alpha until sparsity first reaches its target; "
-        "at least alpha. Shortens the dense stage; from 2 on it overshoots: try 1.5. Off by default.",
+        "at least alpha. Shortens the dense stage; the larger, the more sparsity overshoots (2 is too "
+        "much in small runs). Off by default.",
     )
     group.add_argument(
         "--moe-relu-restart-l1-reg-coeff",
