@@ -13,7 +13,7 @@ pass (`layer_bytes`), by hand::
     router         t E (8 + v)              the order of its map, the gates
     a row          (h + 6 f + 1) v + 8      input, fc1's two halves, silu, a copy of the other half,
                                             their product, that times the gate; gate, index.
-                                            Grouped on torch 5 f, fused 3 f; without GLU 3 f, fused 2 f
+                                            Grouped on torch, or fused: 3 f; without GLU 3 f, fused 2 f
     rows           t a etp                  in each MoE layer, if experts are equally loaded
 
 A stage keeps this for as many micro-batches as it has in flight. On top comes what is never kept for

@@ -3,6 +3,7 @@
 from argparse import Namespace
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from megatron.core.transformer.transformer_block import get_num_layers_to_build
 from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import get_transformer_layer_offset
@@ -200,7 +201,8 @@ def _expert_parts(transformer: TransformerConfig) -> int:
     if transformer.bias_activation_fusion:
         return _dense_parts(transformer)
     if transformer.gated_linear_unit and transformer.moe_grouped_gemm:
-        return 5  # `TorchGroupedMLP` makes no copy
+        # `TorchGroupedMLP` makes no copy, and computes SwiGLU again backward.
+        return 3 if transformer.activation_func is F.silu else 5
     return _dense_parts(transformer) + 1
 
 

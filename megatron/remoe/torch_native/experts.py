@@ -23,6 +23,7 @@ from torch.nn import Parameter
 
 from megatron.remoe import cpu
 from megatron.remoe.torch_native.grouped_gemm import grouped_mm, has_grouped_mm, loop_of_mm
+from remoe.kernels.weighted_swiglu import weighted_swiglu
 
 # What these experts do not do: (argument and setting, flag, whether it asks for it)
 REFUSED = (
@@ -120,6 +121,8 @@ class TorchGroupedMLP(MegatronModule):
         if is_swiglu and config.bias_activation_fusion:
             fp8_input = config.activation_func_fp8_input_store
             return weighted_bias_swiglu_impl(hidden, None, probs, fp8_input)
+        if is_swiglu:
+            return weighted_swiglu(hidden, probs)
         if config.gated_linear_unit:
             gate, up = hidden.chunk(2, dim=-1)
             active = config.activation_func(gate) * up
