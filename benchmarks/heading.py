@@ -15,14 +15,21 @@ def heading(threads: int) -> str:
         for name in ("torch", "megatron-core", "transformers")
     )
     date = datetime.datetime.now(datetime.UTC).date()
-    return f"{device()}, {threads} threads; {versions}; {date}; `{commit()}`"
+    return f"{device_name()}, {threads} threads; {versions}; {date}; `{commit()}`"
 
 
-def device() -> str:
-    """The GPU's name, else the CPU's."""
+def has_gpu() -> bool:
+    """Whether torch has one; asks nothing that `megatron.remoe.cpu` answers for a GPU."""
     import torch
 
-    if torch.version.cuda and Path("/dev/nvidia0").exists():
+    return bool(torch.version.cuda) and Path("/dev/nvidia0").exists()
+
+
+def device_name() -> str:
+    """The GPU's, else the CPU's."""
+    if has_gpu():
+        import torch
+
         return torch.cuda.get_device_name()
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -14,20 +14,21 @@ import torch
 import transformers
 from hugging_face_experts import choose_experts
 from peak_memory import PeakMemory
+from random_corpus import read_batches
 from turns import Turns
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 OPTIMIZERS = ("fused", "foreach")
-NUM_BATCHES = 8
 
 
-def main(kind, settings, sequences, bf16):
+def main(kind, settings, sequences, corpus, bf16):
     """Train until there is no turn to come.
 
     Args:
         kind: "Mixtral" or "Llama".
         settings: Of its configuration.
         sequences: Of a step.
+        corpus: Prefix of the ids.
         bf16: Whether weights, gradients and the optimizer's state are bf16.
     """
     config = getattr(transformers, f"{kind}Config")(**settings)
@@ -37,8 +38,8 @@ def main(kind, settings, sequences, bf16):
     torch.manual_seed(1234)
     model = getattr(transformers, f"{kind}ForCausalLM")(config).to(DEVICE)
     model = model.to(torch.bfloat16 if bf16 else torch.float32).train()
-    shape = (NUM_BATCHES, sequences, config.max_position_embeddings)
-    batches = itertools.cycle(torch.randint(config.vocab_size, shape, device=DEVICE))
+    ids = read_batches(corpus, sequences, config.max_position_embeddings)
+    batches = itertools.cycle(torch.from_numpy(ids).to(DEVICE))
     optimizer, facts = choose(model, batches)
     turns.facts |= {"parameters": sum(p.numel() for p in model.parameters()), **facts}
     while True:
@@ -73,7 +74,7 @@ def choose(model, batches):
 def adamw(model, name):
     """Megatron's defaults."""
     return torch.optim.AdamW(
-        model.parameters(), lr=1e-4, betas=(0.9, 0.999), weight_decay=0.01, **{name: True}
+        model.parameters(), lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01, **{name: True}
     )
 
 

@@ -16,7 +16,7 @@ import os
 import sys
 from pathlib import Path
 
-from heading import device, heading
+from heading import has_gpu, heading
 from ratios import median, ratio_lines, row
 from shapes import SHAPES, Shape
 from turns import Side, take_turns
@@ -34,7 +34,7 @@ def main():
     """Print the heading, and for each shape a table and the ratios."""
     args = parse()
     print(heading(args.threads), flush=True)
-    for shape in GPU_LAYERS if device() != "cpu" else LAYERS:
+    for shape in GPU_LAYERS if has_gpu() else LAYERS:
         measure(shape, args)
 
 

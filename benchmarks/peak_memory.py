@@ -3,6 +3,8 @@
 import ctypes
 from pathlib import Path
 
+from heading import has_gpu
+
 
 class PeakMemory:
     """Bytes that were in use at most since the last `restart`."""
@@ -10,7 +12,7 @@ class PeakMemory:
     def __init__(self):
         import torch
 
-        self._cuda = torch.cuda if torch.version.cuda and Path("/dev/nvidia0").exists() else None
+        self._cuda = torch.cuda if has_gpu() else None
 
     def restart(self):
         """Count from now on."""

@@ -120,11 +120,10 @@ def draw(series, num_experts, num_tokens, path):
         axis.set(xscale="log", xlabel=name, ylabel="ms, forward and backward", title=titles[name])
         axis.set_xticks(values, [str(value) for value in values])
         axis.minorticks_off()
-        axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
         axis.legend()
     axes[0].set_yscale("log")
-    axes[0].set_ylim(auto=True)
+    axes[1].set_ylim(bottom=0)
     figure.savefig(path, dpi=150)
 
 

@@ -3,10 +3,8 @@
 from dataclasses import dataclass, replace
 
 AUX_LOSS_COEFF = 0.01
-SEQUENTIAL = (
-    "--transformer-impl",
-    "local",
-)  # Megatron's own layers: each expert a module of its own
+# Megatron's own layers, each expert a module of its own.
+SEQUENTIAL = ("--transformer-impl", "local")
 
 
 @dataclass(frozen=True)
@@ -78,12 +76,12 @@ class Shape:
             f"--num-layers {self.layers} --hidden-size {self.hidden} --ffn-hidden-size {self.ffn} "
             f"--num-attention-heads {self.heads} --seq-length {self.length} "
             f"--max-position-embeddings {self.length} --micro-batch-size {self.sequences} "
-            f"--global-batch-size {self.sequences} --vocab-size {self.vocabulary} --lr 1e-4 "
+            f"--global-batch-size {self.sequences} --vocab-size {self.vocabulary} --lr 1e-3 "
             "--lr-decay-style constant --swiglu --normalization RMSNorm --position-embedding-type rope "
             "--disable-bias-linear --attention-dropout 0 --hidden-dropout 0 --clip-grad 1.0 "
             "--untie-embeddings-and-output-weights --eval-iters 0 --eval-interval 1000000 "
-            "--log-interval 1000000 --num-workers 0 --mock-data --tokenizer-type NullTokenizer "
-            "--train-iters 100000"
+            "--log-interval 1000000 --num-workers 0 --tokenizer-type NullTokenizer --split 100,0,0 "
+            "--train-iters 5000"
         ).split()
         if self.groups != self.heads:
             flags += ["--group-query-attention", "--num-query-groups", str(self.groups)]
@@ -120,7 +118,13 @@ SHAPES = {
     "small": Shape(),
     "182m": Shape(12, 768, 3072, 12, 4, 8, 1, 51200, 1024, 16, True),
 }
-RELU = ("--moe-grouped-gemm", "--moe-relu-routing", "--moe-relu-l1-reg-coeff-init", "1e-2")
+# lambda starts large, to be in stage III soon, and then moves slower than by default: a step here has
+# few tokens, and what is compared is the cost of k active experts.
+RELU = (
+    *("--moe-grouped-gemm", "--moe-relu-routing", "--moe-relu-l1-reg-coeff-init", "1e-3"),
+    *("--moe-relu-l1-reg-coeff-warmup-multiplier", "1.2"),
+    *("--moe-relu-l1-reg-coeff-multiplier", "1.02"),
+)
 TOPK = (
     *("--moe-router-pre-softmax", "--moe-router-load-balancing-type", "aux_loss"),
     *("--moe-aux-loss-coeff", str(AUX_LOSS_COEFF)),

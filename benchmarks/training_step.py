@@ -8,9 +8,11 @@ lives through the whole run and waits while another has its turn. ReMoE trains f
 is at its target.
 
 ReMoE, TopK and dense train by `pretrain_gpt.py`, experts grouped; "local TopK" by the same with
-Megatron's own layers (`--transformer-impl local`, `SequentialMLP`); Mixtral and Llama by transformers
+Megatron's own layers (`--transformer-impl local`, `SequentialMLP`), its own choice of Adam and malloc
+as it is, "local TopK, our Adam and memory" with those of this project; Mixtral and Llama by transformers
 and a plain torch loop, with the fastest experts and AdamW that run here. Mixtral computes its auxiliary
-loss, as TopK does. Their ids are ready in memory; Megatron's sides take theirs from its data loader.
+loss, as TopK does. All train on the same ids; Mixtral's and Llama's are ready in memory, Megatron's
+sides take theirs from its data loader.
 """
 
 import argparse
@@ -18,25 +20,31 @@ import json
 import os
 import statistics
 import sys
+import tempfile
 from pathlib import Path
 
-from heading import device, heading
+from heading import device_name, heading
+from megatron_side import AS_RELEASED
+from random_corpus import write_corpus
 from ratios import median, ratio_lines, row
 from shapes import AUX_LOSS_COEFF, SHAPES, megatron_sides
 from turns import Side, take_turns
 
 HERE = Path(__file__).resolve().parent
-SIDES = ("ReMoE", "TopK", "local TopK", "Mixtral", "dense", "Llama")
+TUNED = "local TopK, our Adam and memory"
+SIDES = ("ReMoE", "TopK", "local TopK", TUNED, "Mixtral", "dense", "Llama")
 PAIRS = (
     ("ReMoE", "TopK"),
     ("ReMoE", "local TopK"),
+    ("ReMoE", TUNED),
     ("ReMoE", "Mixtral"),
     ("TopK", "Mixtral"),
     ("dense", "Llama"),
 )
-SETTLED, WINDOW, MOST_STEPS = 0.03, 20, 600  # relative error of the mean active experts of 20 steps
+SETTLED, WINDOW, MOST_STEPS = 0.03, 30, 900  # relative error of the mean active experts of 30 steps
 # Dense peak of a GPU in bf16, FLOP/s, from NVIDIA's data sheets.
 PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
+NUM_BATCHES = 128  # of ids, which are taken again and again
 MIB = 2**20
 
 
@@ -49,7 +57,15 @@ def main():
     except ValueError as error:
         sys.exit(f"training_step.py: {error}")
     print(f"{heading(args.threads)}\n\n{shape}\n", flush=True)
-    sides = [Side(name, command(name, shape), args.threads) for name in args.sides]
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder, "ids")
+        write_corpus(corpus, shape.vocabulary, NUM_BATCHES * shape.tokens)
+        compare(shape, corpus, args)
+
+
+def compare(shape, corpus, args):
+    """Time all sides and print them."""
+    sides = [Side(name, command(name, shape, corpus), args.threads) for name in args.sides]
     for side in sides:
         warm_up(side, shape.topk)
     check_sizes(sides, shape)
@@ -76,16 +92,20 @@ def parse():
     return parser.parse_args()
 
 
-def command(name, shape):
-    """The command line of one side's child."""
+def command(name, shape, corpus):
+    """The command line of one side's child, which trains on these ids."""
     if name not in ("Mixtral", "Llama"):
-        flags = megatron_sides(shape)[name]
+        flags = [*megatron_sides(shape)["local TopK" if name == TUNED else name]]
+        flags += ["--data-path", str(corpus)]
+        if name == "local TopK":
+            flags.insert(0, AS_RELEASED)
         return [sys.executable, str(HERE / "megatron_side.py"), *flags]
     settings = shape.hugging_face()
     if name == "Mixtral":
         settings |= shape.hugging_face_experts()
         settings |= {"output_router_logits": True, "router_aux_loss_coef": AUX_LOSS_COEFF}
     told = {"kind": name, "settings": settings, "sequences": shape.sequences, "bf16": shape.bf16}
+    told["corpus"] = str(corpus)
     return [sys.executable, str(HERE / "hugging_face_side.py"), json.dumps(told)]
 
 
@@ -119,7 +139,7 @@ def check_sizes(sides, shape):
 
 def table(sides, shape, seconds, told, peaks):
     """Rows of Markdown."""
-    peak_flops = next((value for name, value in PEAK_FLOPS.items() if name in device()), None)
+    peak_flops = next((value for name, value in PEAK_FLOPS.items() if name in device_name()), None)
     head = ["side", "ms a step", "tokens/s", "active experts", "peak MiB", "parameters"]
     head += ["MFU"] * bool(peak_flops) + ["with"]
     yield from (row(head), row(["---"] * len(head)))

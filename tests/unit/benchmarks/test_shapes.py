@@ -4,6 +4,7 @@ import importlib
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -89,6 +90,17 @@ def test_the_models_of_transformers_have_the_parameters_that_the_shape_counts(ki
     assert found == shape.num_parameters(dense=kind == "Llama")
 
 
+def test_a_machine_without_a_gpu_times_the_layers_for_it(monkeypatch):
+    benchmark, timed = module("moe_layer"), []
+    monkeypatch.setattr(benchmark, "measure", lambda shape, args: timed.append(shape))
+    monkeypatch.setattr(sys, "argv", ["moe_layer.py"])
+    for there, expected in ((False, benchmark.LAYERS), (True, benchmark.GPU_LAYERS)):
+        monkeypatch.setattr(benchmark, "has_gpu", lambda there=there: there)
+        timed.clear()
+        benchmark.main()
+        assert timed == list(expected)
+
+
 def test_batched_experts_are_not_tried_where_their_copies_do_not_fit():
     fits, config = module("hugging_face_experts").fits, tiny().hugging_face()
     config = type("Config", (), {**config, "num_experts_per_tok": 1})
@@ -105,6 +117,17 @@ def test_parameters_and_flops_of_the_paper_s_182m_model():
     attention = 12 * 1024 * 768
     assert shape.flops(1, dense=True) == 6 * shape.tokens * (in_products + attention)
     assert shape.flops(2) > shape.flops(1) > shape.flops(1, dense=True)
+
+
+def test_half_of_the_ids_follow_from_the_one_before(tmp_path):
+    corpus = module("random_corpus")
+    corpus.write_corpus(tmp_path / "ids", 128, 4001)
+    batches = corpus.read_batches(tmp_path / "ids", 4, 100)
+    assert batches.shape == (11, 4, 100)  # 9 documents of 500
+    assert batches.min() >= 0 and batches.max() < 128
+    before, after = batches[:, :, :-1].flatten(), batches[:, :, 1:].flatten()
+    shares = [np.bincount(after[before == i]).max() / (before == i).sum() for i in range(8)]
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.08)
 
 
 def test_tokens_that_are_no_whole_sequences_are_refused():
