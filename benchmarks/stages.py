@@ -1,8 +1,8 @@
 """Time and peak memory of a training step in each stage of routing, with and without its bound.
 
-    python benchmarks/stages.py --experts 8 32 128 --above none 1.5
+    python benchmarks/stages.py --experts 8 32 128
 
-One run for each pair of experts and `--moe-relu-chunk-above`, one after another, each by the whole of
+One run for each pair of experts and options (`BOUNDS`), one after another, each by the whole of
 `pretrain_gpt.py` in a process of its own; same seed, same data. Peak memory: on the CPU what the
 resident set reaches within a step beyond what it had before; on a GPU what torch's allocator reached.
 """
@@ -29,11 +29,17 @@ FLAGS = (
     "--num-workers 0 --mock-data --tokenizer-type NullTokenizer --vocab-size 4096 "
     "--moe-relu-l1-reg-coeff-init 1e-3 --moe-token-dispatcher-type alltoall"
 ).split()
+BOUNDS = {
+    "none": "",
+    "chunks": "--moe-relu-chunk-above 1.5",
+    "cap": "--moe-relu-max-active-experts 4 --moe-relu-cap-steps 40",
+    "warm-up": "--moe-relu-l1-reg-coeff-warmup-multiplier 1.5",
+}
 WARM_UP = 1  # steps
 SETTLED = 1.1  # active experts a token: k is 1
 MIB = 2**20
 HEADER = """\
-| E | chunked above | stage | steps | sparsity | s a step | MiB | of sparse, unbounded | loss off by |
+| E | bound | stage | steps | sparsity | s a step | MiB | of sparse, unbounded | loss off by |
 |---|---|---|---|---|---|---|---|---|"""
 
 
@@ -68,9 +74,7 @@ def main():
     """Run each pair, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--experts", type=int, nargs="+", default=[8, 32])
-    parser.add_argument(
-        "--above", nargs="+", default=["none", "1.5"], help="the first: to compare with"
-    )
+    parser.add_argument("--bounds", nargs="*", choices=BOUNDS, default=list(BOUNDS)[1:])
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--child", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -78,51 +82,54 @@ def main():
         return train(args.child)
     print(HEADER, flush=True)
     for experts in args.experts:
-        runs = {above: run(experts, above, args.steps) for above in args.above}
-        plain = runs[args.above[0]]
-        sparse_bytes = max(step[3] for step in stages(plain, experts)["sparse"])
-        for above, steps in runs.items():
-            for name, part in stages(steps, experts).items():
-                same = stages(plain, experts)[name]
-                print(row(experts, above, name, part, same, sparse_bytes), flush=True)
+        runs = {bound: run(experts, bound, args.steps) for bound in ("none", *args.bounds)}
+        plain = runs["none"]
+        sparse = plain[stages(plain, experts)["sparse"]]
+        if not sparse:
+            sys.exit(f"E={experts} is not sparse after {args.steps} steps: give more --steps")
+        sparse_bytes = max(step[3] for step in sparse)
+        for bound, steps in runs.items():
+            for stage, part in stages(steps, experts).items():
+                figures = figures_of(steps[part], plain[part], sparse_bytes)
+                print(f"| {experts} | {bound} | {stage} | {figures} |", flush=True)
 
 
 def stages(steps, experts):
-    """Steps by stage: dense, over 0.4 of the experts active; sparse, from where it is near k on."""
+    """Where each stage lies: dense, over 0.4 of the experts active; sparse, from where it is near k on."""
     active = [experts * (1 - step[1]) for step in steps]
     is_dense = [number > 0.4 * experts for number in active]
     end_of_dense = is_dense.index(False) if False in is_dense else len(steps)
     settled = [i for i, number in enumerate(active) if number <= SETTLED] or [len(steps)]
     return {
-        "dense": steps[WARM_UP:end_of_dense],
-        "sparsifying": steps[end_of_dense : settled[0]],
-        "sparse": steps[settled[0] :],
+        "dense": slice(WARM_UP, end_of_dense),
+        "sparsifying": slice(end_of_dense, settled[0]),
+        "sparse": slice(settled[0], len(steps)),
     }
 
 
-def row(experts, above, stage, steps, plain, sparse_bytes):
-    """One line of the table: a stage of a run beside the same steps of the run without a bound."""
+def figures_of(steps, plain, sparse_bytes):
+    """The rest of a line: a stage of a run beside the same steps of the run without a bound."""
     if not steps:
-        return f"| {experts} | {above} | {stage} | 0 | | | | | |"
+        return "0 | | | | |"
     sparsity, seconds = (
         statistics.median(column) for column in list(zip(*steps, strict=True))[1:3]
     )
     most = max(step[3] for step in steps)
-    off = max(abs(a[0] / b[0] - 1) for a, b in zip(steps, plain, strict=False))
+    off = max(abs(a[0] / b[0] - 1) for a, b in zip(steps, plain, strict=True))
     return (
-        f"| {experts} | {above} | {stage} | {len(steps)} | {sparsity:.3f} | {seconds:.2f} | "
-        f"{most / MIB:.0f} | {most / sparse_bytes:.2f} | {off:.0e} |"
+        f"{len(steps)} | {sparsity:.3f} | {seconds:.2f} | {most / MIB:.0f} | "
+        f"{most / sparse_bytes:.2f} | {off:.0e}"
     )
 
 
-def run(experts, above, steps):
+def run(experts, bound, steps):
     """Figures of each step of one run."""
     flags = [*FLAGS, "--num-experts", str(experts), "--train-iters", str(steps)]
-    flags += [] if above == "none" else ["--moe-relu-chunk-above", above]
+    flags += BOUNDS[bound].split()
     command = [sys.executable, __file__, "--child", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"E={experts}, {above=} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        sys.exit(f"E={experts}, {bound} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
