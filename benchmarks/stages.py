@@ -95,7 +95,7 @@ def main():
 
 
 def stages(steps, experts):
-    """Where each stage lies: dense, over 0.4 of the experts active; sparse, from where it is near k on."""
+    """Where each stage lies: dense, over 0.4 of the experts active; sparse, from near k of them on."""
     active = [experts * (1 - step[1]) for step in steps]
     is_dense = [number > 0.4 * experts for number in active]
     end_of_dense = is_dense.index(False) if False in is_dense else len(steps)
