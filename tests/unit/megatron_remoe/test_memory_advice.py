@@ -1,7 +1,11 @@
 """What is advised where a run does not fit: the mildest value that does, and nothing that does not."""
 
-import pytest
+from argparse import ArgumentParser
 
+import pytest
+from megatron.training.arguments import add_megatron_arguments
+
+from megatron.remoe.arguments import add_remoe_args
 from megatron.remoe.memory import advice
 from megatron.remoe.memory.advice import chunks, least, mends
 from megatron.remoe.memory.estimate import peak
@@ -32,6 +36,17 @@ def test_each_option_has_a_value_that_fits_and_the_next_milder_one_does_not():
     assert 1 <= cap < 16 and peak(large_shape(cap=cap + 1)).total > LIMIT
     size = found["--micro-batch-size"].shape.micro_batch
     assert size < 16 and peak(large_shape(micro_batch=2 * size)).total > LIMIT
+
+
+def test_every_advised_option_is_one_of_the_command_line():
+    parser = add_remoe_args(add_megatron_arguments(ArgumentParser(allow_abbrev=False)))
+    advised = [
+        *flags(large_shape()),
+        advice.more_expert_parallelism(large_shape(), LIMIT * 99).flags,
+    ]
+    assert len(advised) == 5
+    for words in advised:
+        parser.parse_args(words.replace(" N", " 100").split())
 
 
 def test_what_is_set_already_is_not_advised_again():
