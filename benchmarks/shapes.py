@@ -118,12 +118,11 @@ SHAPES = {
     "small": Shape(),
     "182m": Shape(12, 768, 3072, 12, 4, 8, 1, 51200, 1024, 16, True),
 }
-# lambda starts large, to be in stage III soon, and then moves slower than by default: a step here has
-# few tokens, and what is compared is the cost of k active experts.
+# lambda starts large, to be in stage III soon, and moves slower than by default: a step here has few
+# tokens, and what is compared is the cost of k active experts.
 RELU = (
     *("--moe-grouped-gemm", "--moe-relu-routing", "--moe-relu-l1-reg-coeff-init", "1e-3"),
-    *("--moe-relu-l1-reg-coeff-warmup-multiplier", "1.2"),
-    *("--moe-relu-l1-reg-coeff-multiplier", "1.02"),
+    *("--moe-relu-l1-reg-coeff-multiplier", "1.1"),
 )
 TOPK = (
     *("--moe-router-pre-softmax", "--moe-router-load-balancing-type", "aux_loss"),
