@@ -22,7 +22,7 @@ def has_gpu() -> bool:
     """Whether torch has one; asks nothing that `megatron.remoe.cpu` answers for a GPU."""
     import torch
 
-    return bool(torch.version.cuda) and Path("/dev/nvidia0").exists()
+    return bool(torch.version.cuda) and any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def device_name() -> str:

@@ -42,8 +42,6 @@ PAIRS = (
     ("dense", "Llama"),
 )
 SETTLED, WINDOW, MOST_STEPS = 0.03, 30, 900  # relative error of the mean active experts of 30 steps
-# Dense peak of a GPU in bf16, FLOP/s, from NVIDIA's data sheets.
-PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
 NUM_BATCHES = 128  # of ids, which are taken again and again
 MIB = 2**20
 
@@ -139,9 +137,12 @@ def check_sizes(sides, shape):
 
 def table(sides, shape, seconds, told, peaks):
     """Rows of Markdown."""
-    peak_flops = next((value for name, value in PEAK_FLOPS.items() if name in device_name()), None)
+    sys.path.insert(0, str(HERE.parent))
+    from megatron.remoe.throughput.peak_flops import known_peak
+
+    peak_tflops = known_peak(device_name(), "bf16") if shape.bf16 else None
     head = ["side", "ms a step", "tokens/s", "active experts", "peak MiB", "parameters"]
-    head += ["MFU"] * bool(peak_flops) + ["with"]
+    head += ["MFU"] * bool(peak_tflops) + ["with"]
     yield from (row(head), row(["---"] * len(head)))
     for side in sides:
         name, dense = side.name, side.name in ("dense", "Llama")
@@ -150,9 +151,9 @@ def table(sides, shape, seconds, told, peaks):
         cells = [name, f"{1e3 * step:.1f}", f"{shape.tokens / step:.0f}"]
         cells += ["-" if dense else f"{active:.3f}", f"{peaks[name] / MIB:.0f}"]
         cells += [f"{side.facts['parameters'] / 1e6:.2f} M"]
-        if peak_flops:
+        if peak_tflops:
             flops = shape.flops(1 if dense else active, dense)
-            cells.append(f"{flops / step / peak_flops:.1%}")
+            cells.append(f"{flops / step / peak_tflops / 1e12:.1%}")
         used = (f"{key} {side.facts[key]}" for key in ("experts", "AdamW") if key in side.facts)
         yield row([*cells, ", ".join(used) or "Megatron"])
 

@@ -44,6 +44,7 @@ def make_shape(**changes):
         recompute_layers=1,
         recomputes_moe=False,
         can_chunk=True,
+        can_spread=True,
         chunk_above=None,
         cap=None,
     )

@@ -80,8 +80,15 @@ class ReMoETransformerConfig(TransformerConfig):
     def _check_chunks(self) -> None:
         if self.moe_relu_chunk_above is None:
             return
-        if self.moe_relu_chunk_above <= 0:
-            raise ValueError("--moe-relu-chunk-above: must be above 0 experts a token")
+        bound = self.moe_relu_chunk_above
+        if not 0 < bound < float("inf"):
+            raise ValueError(
+                f"--moe-relu-chunk-above {bound:g}: give a number above 0 experts a token"
+            )
+        if self.tensor_model_parallel_size > 1 and not self.sequence_parallel:
+            raise ValueError(
+                "--moe-relu-chunk-above: tensor parallelism with experts needs --sequence-parallel"
+            )
         with_modules = self.recompute_granularity == "selective"
         refused = {
             "--moe-shared-expert-overlap": self.moe_shared_expert_overlap,
@@ -106,7 +113,6 @@ class ReMoETransformerConfig(TransformerConfig):
         needed = {
             "--moe-token-dispatcher-type alltoall": self.moe_token_dispatcher_type == "alltoall",
             "--moe-grouped-gemm": self.moe_grouped_gemm,
-            "--transformer-impl local": self.transformer_impl == "local",
             "--expert-model-parallel-size 1": self.expert_model_parallel_size == 1,
             "--expert-tensor-parallel-size 1": self.expert_tensor_parallel_size == 1,
         }

@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from megatron.remoe.row_budget import RowBudget
 from megatron.remoe.token_chunks import num_token_chunks
 from megatron.remoe.token_dispatcher import ReMoEAlltoAllTokenDispatcher, widen_deepep
+from megatron.remoe.torch_native import TorchGroupedMLP
 
 
 class ReMoELayer(MoELayer):
@@ -105,6 +106,11 @@ class ReMoELayer(MoELayer):
         return self.postprocess(self.combine(output), None)
 
     def _add_row_budget(self, config) -> None:
+        if not isinstance(self.experts, TorchGroupedMLP):
+            raise ValueError(
+                "--moe-relu-row-budget: needs torch's grouped experts, which are used where "
+                "TransformerEngine is not installed and --transformer-impl is not given: leave it out"
+            )
         self.row_budget = RowBudget(
             config.moe_relu_row_budget,
             config.moe_router_topk,

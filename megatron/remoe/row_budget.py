@@ -93,9 +93,9 @@ class RowBudgetRunner:
 
     def __call__(self, **kwargs: Any) -> Any:
         """One step; the arguments and results of `forward_backward`."""
-        budgets = [m for stage in _stages(kwargs["model"]) for m in _budgets(stage)]
         if kwargs["forward_only"]:
             return self.forward_backward(**kwargs)
+        budgets = [m for stage in _stages(kwargs["model"]) for m in _budgets(stage)]
         if not self.is_static:
             result = self._run(budgets, kwargs)
             self.is_static = _fullest(budgets) <= FULL

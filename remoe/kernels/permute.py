@@ -1,15 +1,13 @@
 """Rows for the experts from tokens, and tokens from rows, for any number of experts a token."""
 
-import functools
-import importlib.util
-import os
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from remoe.kernels.choice import triton_kernels
 
 
 class RowIds(NamedTuple):
@@ -84,7 +82,7 @@ def permute(
         Rows ``[num_rows, hidden]``, their gate values ``[num_rows]``, and what `unpermute` needs.
     """
     with torch.no_grad():
-        kernels = _triton(hidden_states)
+        kernels = triton_kernels(hidden_states, "permute_triton")
         ids = (kernels.row_ids if kernels else _row_ids)(routing_map, num_rows)
     rows, row_probs = _Permute.apply(hidden_states, probs, *ids)
     return rows, row_probs, ids
@@ -166,7 +164,7 @@ def _row_ids(routing_map: Tensor, num_rows: int) -> RowIds:
 def _gather(source: Tensor, ids: RowIds) -> Tensor:
     """``source_t`` for the token t of each row: ``[num_tokens, hidden] -> [num_rows, hidden]``."""
     source = source.contiguous()
-    if kernels := _triton(source):
+    if kernels := triton_kernels(source, "permute_triton"):
         return kernels.gather(source, ids)
     if len(source) == 0:
         return source.new_empty(len(ids.tokens), source.shape[1])
@@ -176,7 +174,7 @@ def _gather(source: Tensor, ids: RowIds) -> Tensor:
 def _sum_by_token(rows: Tensor, ids: RowIds) -> Tensor:
     """Sum of each token's rows: ``[num_rows, hidden] -> [num_tokens, hidden]``."""
     rows = rows.contiguous()
-    if kernels := _triton(rows):
+    if kernels := triton_kernels(rows, "permute_triton"):
         return kernels.sum_by_token(rows, ids)
     num_tokens = len(ids.starts) - 1
     if rows.numel() == 0:
@@ -185,17 +183,3 @@ def _sum_by_token(rows: Tensor, ids: RowIds) -> Tensor:
     bags = F.pad(ids.starts, (0, 1), value=len(rows))
     sums = F.embedding_bag(ids.rows_by_token, rows, bags, mode="sum", include_last_offset=True)
     return sums[:num_tokens]
-
-
-def _triton(tensor: Tensor) -> ModuleType | None:
-    """The kernels where they can run: on CUDA, or on the CPU in Triton's interpreter, if asked for."""
-    if tensor.is_cuda or os.environ.get("TRITON_INTERPRET") == "1":
-        return _kernels()
-    return None
-
-
-@functools.cache
-def _kernels() -> ModuleType | None:
-    if importlib.util.find_spec("triton") is None:
-        return None
-    return importlib.import_module("remoe.kernels.permute_triton")

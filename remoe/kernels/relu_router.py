@@ -1,14 +1,11 @@
 """ReLU routing in one pass over the logits, with the sums that regulariser and counters need."""
 
-import functools
-import importlib.util
 import math
-import os
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
+from remoe.kernels.choice import triton_kernels
 from remoe.routing import relu_routing
 from remoe.sparsity import routing_counts
 
@@ -48,7 +45,7 @@ def relu_router(
     Source: arXiv 2412.14711, eq. 5 and 8 to 11.
     """
     logits = logits.contiguous()
-    if kernels := _triton(logits):
+    if kernels := triton_kernels(logits, "relu_router_triton"):
         return kernels.ReLURouter.apply(logits, padding_mask)
     probs = torch.relu(logits)
     with torch.no_grad():
@@ -57,20 +54,6 @@ def relu_router(
         routing_map = probs.sign().bool()
         counts = _count(routing_map, padding_mask)
     return probs, routing_map, counts, _sum(probs, padding_mask)
-
-
-def _triton(logits: Tensor) -> ModuleType | None:
-    """The kernels where they can run: on CUDA, or on the CPU in Triton's interpreter, if asked for."""
-    if logits.is_cuda or os.environ.get("TRITON_INTERPRET") == "1":
-        return _kernels()
-    return None
-
-
-@functools.cache
-def _kernels() -> ModuleType | None:
-    if importlib.util.find_spec("triton") is None:
-        return None
-    return importlib.import_module("remoe.kernels.relu_router_triton")
 
 
 def _sum(probs: Tensor, padding_mask: Tensor | None) -> Tensor:

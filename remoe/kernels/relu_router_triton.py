@@ -107,16 +107,27 @@ class ReLURouter(torch.autograd.Function):
         """One pass over contiguous logits. Of them the backward keeps a byte each: the map."""
         probs, routing_map, counts, probs_per_expert = _forward(logits, padding_mask)
         ctx.mark_non_differentiable(routing_map, counts)
+        ctx.set_materialize_grads(False)  # for the map it would be zeros of its size
         ctx.save_for_backward(routing_map, padding_mask)
+        ctx.dtype = logits.dtype
         return probs, routing_map, counts, probs_per_expert
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, grad_probs: Tensor, _map: None, _counts: None, grad_per_expert: Tensor
+        ctx: Any,
+        grad_probs: Tensor | None,
+        _map: None,
+        _counts: None,
+        grad_per_expert: Tensor | None,
     ) -> tuple[Tensor, None]:
         """One pass over the gradient."""
-        return _backward(grad_probs, grad_per_expert, *ctx.saved_tensors), None
+        routing_map, padding_mask = ctx.saved_tensors
+        if grad_probs is None:
+            grad_probs = routing_map.new_zeros(routing_map.shape, dtype=ctx.dtype)
+        if grad_per_expert is None:
+            grad_per_expert = routing_map.new_zeros(routing_map.shape[1], dtype=torch.float32)
+        return _backward(grad_probs, grad_per_expert, routing_map, padding_mask), None
 
 
 def _forward(logits: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:

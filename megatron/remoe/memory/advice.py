@@ -104,6 +104,8 @@ def smaller_micro_batch(shape: Shape, limit: float) -> Mend | None:
 
 def more_expert_parallelism(shape: Shape, limit: float) -> Mend | None:
     """The smallest larger `--expert-model-parallel-size`: fewer weights on a rank, as many rows."""
+    if not shape.can_spread:
+        return None
     ranks = shape.ep * shape.expert_replicas
     sizes = (
         size

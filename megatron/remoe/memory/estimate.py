@@ -10,16 +10,17 @@ pass (`layer_bytes`), by hand::
                    T (q + 2 kv + q + kv + q) v / tp + 4 T heads / tp
                                             qkv, both rotated, output, sums of its softmax
     experts' input t h v                    shared by router, permutation and shared expert
-    router         t E (8 + v)              the order of its map, the gates
-    a row          (h + 6 f + 1) v + 8      input, fc1's two halves, silu, a copy of the other half,
-                                            their product, that times the gate; gate, index.
+    router         t E v                    the gates
+    a row          (h + 6 f + 1) v + 24     input, fc1's two halves, silu, a copy of the other half,
+                                            their product, that times the gate; gate, ids.
                                             Grouped on torch, or fused: 3 f; without GLU 3 f, fused 2 f
     rows           t a etp                  in each MoE layer, if experts are equally loaded
 
 A stage keeps this for as many micro-batches as it has in flight. On top comes what is never kept for
 long, the larger of: logits (``T vocabulary / tp`` times v + 8; fp32 v + 4), or one layer's backward
 pass. Measured on the CPU by `benchmarks/stages.py` (E 8 and 32; dense and sparse), a step's peak
-without weights, gradients and optimizer: 524 205 1681 236 MiB; by this: 516 216 1720 218.
+without weights, gradients and optimizer: 524 205 1681 236 MiB; by this: 518 218 1722 218. Since freed
+memory is kept there (`cpu.py`), a process holds up to a quarter more than it uses.
 """
 
 import math
@@ -125,14 +126,14 @@ def layer_bytes(shape: Shape, is_moe: bool, active: float) -> tuple[float, float
     other += tokens * width * v * shape.dense_parts
     if not is_moe:
         return other, 0.0
-    other += t * shape.num_experts * (8 + v)
+    other += t * shape.num_experts * v
     return other, num_rows(shape, active) * row_bytes(shape)
 
 
 def row_bytes(shape: Shape) -> float:
     """What autograd keeps of one row, a token in an expert."""
     width = shape.expert_parts * shape.expert_width / shape.etp
-    return (shape.expert_hidden + width + 1) * shape.value_bytes + 8
+    return (shape.expert_hidden + width + 1) * shape.value_bytes + 24
 
 
 def num_rows(shape: Shape, active: float) -> float:

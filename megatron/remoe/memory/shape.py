@@ -27,7 +27,8 @@ class Shape:
             of the optimizer's state for one weight; `norm_bytes` of what a norm keeps of one element.
         recompute: `none`, `uniform` or `block`, of whole layers; `recompute_layers` of them.
         recomputes_moe: Whether each MoE layer is computed again backward.
-        can_chunk: Whether `--moe-relu-chunk-above` goes with the other options.
+        can_chunk: Whether `--moe-relu-chunk-above` goes with the other options; `can_spread` whether
+            more expert parallelism does.
         chunk_above: `--moe-relu-chunk-above`, None for off.
         cap: `--moe-relu-max-active-experts`, None for off.
     """
@@ -68,6 +69,7 @@ class Shape:
     recompute_layers: int
     recomputes_moe: bool
     can_chunk: bool
+    can_spread: bool
     chunk_above: float | None
     cap: int | None
 
@@ -158,6 +160,7 @@ def _kept(args: Namespace, transformer: TransformerConfig) -> dict:
     is_selective = transformer.recompute_granularity == "selective"
     recomputes_moe = is_selective and "moe" in (transformer.recompute_modules or ())
     takes_no_chunks = ("fp8", "fp4", "moe_latent_size", "moe_shared_expert_overlap")
+    has_budget = transformer.moe_relu_row_budget is not None
     return {
         "value_bytes": value_bytes,
         "gradient_bytes": 4 if args.accumulate_allreduce_grads_in_fp32 else value_bytes,
@@ -168,7 +171,10 @@ def _kept(args: Namespace, transformer: TransformerConfig) -> dict:
         "recompute": transformer.recompute_method if is_full else "none",
         "recompute_layers": transformer.recompute_num_layers or 1,
         "recomputes_moe": recomputes_moe,
-        "can_chunk": not (recomputes_moe or any(getattr(transformer, n) for n in takes_no_chunks)),
+        "can_chunk": not (
+            has_budget or recomputes_moe or any(getattr(transformer, n) for n in takes_no_chunks)
+        ),
+        "can_spread": not has_budget,
         "chunk_above": transformer.moe_relu_chunk_above,
         "cap": transformer.moe_relu_max_active_experts,
     }

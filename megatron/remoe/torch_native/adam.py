@@ -27,6 +27,8 @@ class _StepInGroup:
         _put_steps(state["param_groups"], state["state"])
         super().__setstate__(state)
         self._take_steps()
+        for group in self.param_groups:  # what was saved may have been another implementation
+            group["fused"], group["foreach"] = True, None
 
     def _take_steps(self) -> None:
         for state in self.state.values():

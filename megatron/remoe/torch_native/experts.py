@@ -224,8 +224,9 @@ def choose_gemm(
     if getattr(config, "moe_relu_row_budget", None) is not None:
         if not has_it:  # a loop would read the lengths that the budget keeps on the device
             raise ValueError(
-                "--moe-relu-row-budget: torch has no grouped_mm for experts of this width: leave it "
-                "out, or make hidden size and width multiples of 16 bytes"
+                "--moe-relu-row-budget: torch has no grouped_mm for experts of this width and dtype "
+                "that leaves the lengths on the device: leave it out, or use bf16 (from compute "
+                "capability 9.0 on) with hidden size and width in multiples of 16 bytes"
             )
         return grouped_mm
     return loop_of_mm if cpu.is_needed() or not has_it else grouped_mm

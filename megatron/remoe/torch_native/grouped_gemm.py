@@ -4,19 +4,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from megatron.remoe import cpu
+
 # `grouped_mm` refuses rows that do not begin at a multiple of it.
 ALIGNMENT = 16  # bytes
+GROUPED_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
 def has_grouped_mm(dtype: torch.dtype, *widths: int) -> bool:
-    """Whether torch's `grouped_mm` is there and takes matrices of these widths.
+    """Whether torch's `grouped_mm` takes matrices of these widths in one call that waits for nothing.
+
+    On CUDA it does so for bf16 from compute capability 9.0 on; for others it copies the ends to the host
+    and loops.
 
     Args:
         dtype: Of rows and weights.
         widths: Elements in a row of each matrix.
     """
+    if not hasattr(F, "grouped_mm") or dtype not in GROUPED_DTYPES:
+        return False
     is_aligned = all(width * dtype.itemsize % ALIGNMENT == 0 for width in widths)
-    return hasattr(F, "grouped_mm") and is_aligned
+    if cpu.is_needed():
+        return is_aligned
+    is_fast = dtype == torch.bfloat16 and torch.cuda.get_device_capability() >= (9, 0)
+    return is_aligned and is_fast
 
 
 def grouped_mm(rows: Tensor, weight: Tensor, tokens_per_expert: Tensor) -> Tensor:
@@ -30,7 +41,7 @@ def grouped_mm(rows: Tensor, weight: Tensor, tokens_per_expert: Tensor) -> Tenso
     Returns:
         ``[num_rows, out]``. An expert without rows gets a gradient of zeros.
     """
-    # A copy from the host needs no wait: it is in order with the kernel that reads it.
+    # The kernel that reads it comes after the copy: nothing has to wait for it.
     counts = tokens_per_expert.to(rows.device, non_blocking=True)
     ends = counts.cumsum(0, dtype=torch.int32)
     product = F.grouped_mm(rows, weight.transpose(1, 2), offs=ends)

@@ -58,6 +58,11 @@ def test_chunks_are_not_advised_with_options_that_refuse_them():
     assert chunks(large_shape(can_chunk=False), LIMIT) is None
 
 
+def test_expert_parallelism_is_not_advised_with_a_row_budget_which_refuses_it():
+    assert advice.more_expert_parallelism(large_shape(), 99 * LIMIT) is not None
+    assert advice.more_expert_parallelism(large_shape(can_spread=False), 99 * LIMIT) is None
+
+
 def test_the_micro_batch_divides_the_global_one():
     shape = large_shape(micro_batch=12, global_batch=12 * 8)
     assert advice.smaller_micro_batch(shape, LIMIT).shape.micro_batch in (1, 2, 3, 4, 6)

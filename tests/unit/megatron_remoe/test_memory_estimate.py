@@ -14,16 +14,16 @@ from megatron.remoe.memory.estimate import (
 from memory_shapes import large_shape, make_shape
 
 T, H = 64, 8
-ROW = (8 + 6 * 16 + 1) * 2 + 8
+ROW = (8 + 6 * 16 + 1) * 2 + 24
 # Two norms, their outputs, query, key and value, both rotated and the output, softmax sums, router.
-OUTSIDE = T * H * (2 * 8 + 2 * 2) + T * (3 * (8 + 4) * 2 + 4 * 2) + T * 8 * (8 + 2)
+OUTSIDE = T * H * (2 * 8 + 2 * 2) + T * (3 * (8 + 4) * 2 + 4 * 2) + T * 8 * 2
 ATTENTION, EXPERTS = 2 * H * (8 + 4), 8 * 3 * 8 * 16
 WEIGHTS = 2 * (ATTENTION + 2 * H + H * 8 + EXPERTS) + 2 * 32 * H + H
 LOGITS = T * 32 * (2 + 8)
 
 
 def test_a_layer_by_hand():
-    assert row_bytes(make_shape()) == ROW == 218
+    assert row_bytes(make_shape()) == ROW == 234
     assert layer_bytes(make_shape(), True, 4) == (OUTSIDE, 4 * T * ROW)
 
 
@@ -42,7 +42,7 @@ def test_dense_layers_and_shared_experts_keep_five_widths_of_each_token():
     plain = layer_bytes(make_shape(), True, 1)[0]
     assert layer_bytes(make_shape(shared_width=32), True, 1)[0] == plain + T * 5 * 32 * 2
     dense = layer_bytes(make_shape(dense_width=32), False, 1)
-    assert dense == (plain - T * 8 * (8 + 2) + T * 5 * 32 * 2, 0)
+    assert dense == (plain - T * 8 * 2 + T * 5 * 32 * 2, 0)
 
 
 def test_grouped_experts_run_backward_all_at_once():
@@ -59,7 +59,7 @@ def test_expert_parallelism_splits_weights_and_no_rows():
 def test_experts_of_a_tensor_parallel_rank_take_the_tokens_of_all_with_a_part_of_their_width():
     shape = make_shape(world=2, tp=2, sequence_parallel=True, etp=2)
     assert num_rows(shape, 4) == 4 * T
-    assert row_bytes(shape) == (8 + 6 * 8 + 1) * 2 + 8
+    assert row_bytes(shape) == (8 + 6 * 8 + 1) * 2 + 24
     apart = make_shape(world=2, tp=2, sequence_parallel=True)
     assert num_rows(apart, 4) == 2 * T and row_bytes(apart) == ROW
 
@@ -115,7 +115,7 @@ def test_full_recompute_keeps_inputs_of_layers_and_works_on_one():
 
 
 def test_the_papers_model_starts_with_half_of_its_experts():
-    """182M, E = 32, 16 x 1024 tokens: 12 layers of 2^18 rows of (768 + 3 * 3072 + 1) * 2 + 8 bytes."""
+    """182M, E = 32, 16 x 1024 tokens: 12 layers of 2^18 rows of (768 + 3 * 3072 + 1) * 2 + 24 bytes."""
     found = estimate(large_shape(), 16)
-    assert found.experts == 12 * 16_384 * 16 * 19_978
+    assert found.experts == 12 * 16_384 * 16 * 19_994
     assert found.experts / estimate(large_shape(), 1).experts == 16

@@ -167,7 +167,8 @@ def test_further_arguments_can_be_added(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--moe-relu-chunk-above 0", "must be above 0 experts a token"),
+        ("--moe-relu-chunk-above 0", "chunk-above 0: give a number above 0"),
+        ("--moe-relu-chunk-above nan", "chunk-above nan: give a number above 0"),
         (
             "--moe-relu-chunk-above 2 --recompute-granularity selective --recompute-modules moe",
             "--moe-relu-chunk-above: does not go with --recompute-modules moe: leave one out",

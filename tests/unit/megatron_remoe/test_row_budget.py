@@ -71,7 +71,7 @@ def test_with_a_budget_the_host_reads_nothing(single_rank, host_reads, monkeypat
     layer = make_layer(budget=4.0)
     tokens = prepare(layer, MAPS["ragged"])
     layer.row_budget.is_armed = True
-    # torch reads its offsets where the product runs on the CPU, and only there.
+    # On the CPU torch reads its offsets; where `has_grouped_mm` on CUDA, by its documentation, not.
     monkeypatch.setattr(layer.experts, "gemm", lambda rows, weight, n: rows @ weight[0].T)
     waits = count_waits(monkeypatch)
     hidden_states = tokens.view(-1, 2, tokens.shape[1]).requires_grad_()

@@ -16,7 +16,7 @@ from megatron.remoe.layer_specs import remoe_layer_spec, torch_native_layer_spec
 from megatron.remoe.moe_layer import ReMoELayer
 from megatron.remoe.torch_native import TorchGroupedMLP
 from megatron.remoe.torch_native.experts import choose_gemm
-from megatron.remoe.torch_native.grouped_gemm import grouped_mm, has_grouped_mm, loop_of_mm
+from megatron.remoe.torch_native.grouped_gemm import grouped_mm, loop_of_mm
 from moe_layers import assert_parity, by_expert, make_config, written_by
 
 HIDDEN = 32
@@ -170,11 +170,14 @@ def test_the_spec_has_them_where_they_are_asked_for(single_rank, layer_spec, gro
 
 
 def test_the_product_is_chosen_by_machine_and_shape(single_rank, monkeypatch):
-    config = make_config()
-    assert choose_gemm(config, 24) is loop_of_mm, "on the CPU"
+    config, half = make_config(), make_config(dtype=torch.bfloat16)
+    assert choose_gemm(half, 24) is loop_of_mm, "on the CPU"
     monkeypatch.setattr("megatron.remoe.cpu.is_needed", lambda: False)
-    assert choose_gemm(config, 24) is grouped_mm
-    assert choose_gemm(config, 25) is loop_of_mm, "25 floats are no multiple of 16 bytes"
-    assert has_grouped_mm(torch.bfloat16, 24) and not has_grouped_mm(torch.bfloat16, 20)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    assert choose_gemm(half, 24) is loop_of_mm, "torch's own loop would wait for the device"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    assert choose_gemm(half, 24) is grouped_mm
+    assert choose_gemm(config, 24) is loop_of_mm, "fp32"
+    assert choose_gemm(half, 20) is loop_of_mm, "20 values are no multiple of 16 bytes"
     monkeypatch.delattr(F, "grouped_mm")
-    assert choose_gemm(config, 24) is loop_of_mm, "an older torch"
+    assert choose_gemm(half, 24) is loop_of_mm, "an older torch"

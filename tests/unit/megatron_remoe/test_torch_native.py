@@ -1,6 +1,7 @@
 """Norm, attention and Adam that stand in for TransformerEngine's and Apex's."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -129,7 +130,9 @@ def test_adam_is_torchs_with_its_step_in_the_groups(decoupled, torchs):
         assert all(set(s) == {"exp_avg", "exp_avg_sq"} for s in optimizer.state.values())
 
 
-@pytest.mark.parametrize("saved_by", [adam, torch.optim.AdamW], ids=["ours", "torch's"])
+@pytest.mark.parametrize(
+    "saved_by", [adam, partial(torch.optim.AdamW, fused=True)], ids=["ours", "torch's"]
+)
 def test_a_loaded_adam_goes_on_to_the_bit(saved_by):
     first, second = weights(), weights(seed=1)
     optimizer = saved_by(first, **OPTIONS)
@@ -138,7 +141,11 @@ def test_a_loaded_adam_goes_on_to_the_bit(saved_by):
         for a, b in zip(first, second, strict=True):
             b.copy_(a)
     loaded = adam(second, **OPTIONS)
-    loaded.load_state_dict(copy.deepcopy(optimizer.state_dict()))  # it would share tensors
+    saved = copy.deepcopy(optimizer.state_dict())  # it would share tensors
+    for group in saved["param_groups"]:  # as an unfused Adam saves them
+        group["fused"], group["foreach"] = None, True
+    loaded.load_state_dict(saved)
+    assert all(group["fused"] and not group["foreach"] for group in loaded.param_groups)
     assert all("step" not in state for state in loaded.state.values())
     for number in (2, 3):
         step(optimizer, first, number)

@@ -15,7 +15,7 @@ import os
 import pytest
 import torch
 
-from remoe.kernels import permute as module
+from remoe.kernels.choice import triton_kernels
 from remoe.kernels.permute import (
     permute,
     permute_reference,
@@ -95,7 +95,11 @@ def test_the_case_worked_by_hand(ops, device):
     assert ids.tokens.tolist() == [0, 2, 0] and ids.pairs.tolist() == [0, 4, 1]
     assert ids.rows_by_token.tolist() == [0, 2, 1] and ids.starts.tolist() == [0, 2, 2, 3]
     torch.autograd.backward(
-        [rows, gates], [torch.tensor([[1.0, 2], [3, 4], [5, 6]]), torch.tensor([7.0, 8, 9])]
+        [rows, gates],
+        [
+            torch.tensor([[1.0, 2], [3, 4], [5, 6]], device=device),
+            torch.tensor([7.0, 8, 9], device=device),
+        ],
     )
     assert hidden_states.grad.tolist() == [[6, 8], [0, 0], [3, 4]]
     assert probs.grad.tolist() == [[7, 9], [0, 0], [8, 0]]
@@ -210,7 +214,7 @@ def test_inputs_and_gradients_need_not_be_contiguous(device):
 
 def test_the_kernels_run_where_they_should(device):
     asked = IS_INTERPRETED or device == "cuda"
-    assert (module._triton(torch.zeros(1, device=device)) is not None) == asked
+    assert (triton_kernels(torch.zeros(1, device=device), "permute_triton") is not None) == asked
 
 
 def test_the_host_reads_nothing(host_reads):

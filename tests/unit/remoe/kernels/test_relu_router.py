@@ -19,6 +19,7 @@ import torch
 
 from remoe import expert_load, l1_loss, l1_loss_of_sums, relu_router, relu_routing, routing_counts
 from remoe.kernels import relu_router as module
+from remoe.kernels.choice import triton_kernels
 from remoe.kernels.relu_router import relu_router_reference
 
 LOGITS = [[0.5, -1.0, 2.0, 0.0], [-0.3, -0.2, 1.0, -4.0], [-1.0, -1.0, -1.0, -1.0]]
@@ -133,7 +134,7 @@ def test_it_is_the_reference(num_tokens, num_experts, dtype, device):
 
 def test_the_kernels_run_where_they_should(device):
     asked = IS_INTERPRETED or device == "cuda"
-    kernels = module._triton(torch.zeros(1, 1, device=device))
+    kernels = triton_kernels(torch.zeros(1, 1, device=device), "relu_router_triton")
     assert (kernels is not None) == asked
 
 
