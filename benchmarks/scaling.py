@@ -112,8 +112,8 @@ def draw(series, num_experts, num_tokens, path):
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), constrained_layout=True)
-    titles = {"tokens": f"linear in tokens (E = {num_experts})"}
-    titles["experts"] = f"in E at the same active compute ({num_tokens} tokens)"
+    titles = {"tokens": f"E = {num_experts}, k = 1"}
+    titles["experts"] = f"{num_tokens} tokens, k = 1"
     for axis, (name, (values, seconds)) in zip(axes, series.items(), strict=True):
         for kind, marker in zip(KINDS, "os", strict=True):
             axis.plot(values, [1e3 * s for s in seconds[kind]], marker=marker, label=kind)
