@@ -10,8 +10,6 @@ Three tokens, two experts; token 0 has both, token 1 none, token 2 the first:
     1 0
 """
 
-import os
-
 import pytest
 import torch
 
@@ -22,6 +20,7 @@ from remoe.kernels.permute import (
     unpermute,
     unpermute_reference,
 )
+from triton_interpreter import IS_INTERPRETED
 
 SIZES = [
     # tokens, experts, hidden
@@ -38,7 +37,7 @@ CONTENTS = {
     "none active": lambda x: x < 0,
     "one expert": lambda x: torch.arange(x.shape[1]).expand(x.shape) == x.shape[1] - 1,
 }
-IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
 # Triton's interpreter cuts bf16 off where a GPU rounds to the nearest: up to twice the error of each.
 TIMES_THE_REFERENCE = 4 if IS_INTERPRETED else 2
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -11,7 +11,6 @@ Three tokens, four experts; g is the gradient of the gate values, c that of thei
     sums                .5  0  3  0      c = 10 20 30 40
 """
 
-import os
 from itertools import product
 
 import pytest
@@ -21,6 +20,7 @@ from remoe import expert_load, l1_loss, l1_loss_of_sums, relu_router, relu_routi
 from remoe.kernels import relu_router as module
 from remoe.kernels.choice import triton_kernels
 from remoe.kernels.relu_router import relu_router_reference
+from triton_interpreter import IS_INTERPRETED
 
 LOGITS = [[0.5, -1.0, 2.0, 0.0], [-0.3, -0.2, 1.0, -4.0], [-1.0, -1.0, -1.0, -1.0]]
 GRAD_PROBS = [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0], [9.0] * 4]
@@ -45,7 +45,7 @@ CONTENTS = {
     "zeros": torch.zeros_like,  # a logit of exactly 0 is inactive
 }
 PADDING = {"no mask": None, "no padding": 0.0, "some padding": 0.4, "all padding": 1.0}
-IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 

@@ -1,41 +1,25 @@
 """The Triton kernels of the router, on the CPU in Triton's interpreter.
 
-The interpreter must be chosen before Triton is imported, so the tests run in a process of their own:
-all of `test_relu_router.py`, and below what only kernels have (the blocks they cut their work into).
+There run all of the tests of the op, and below what only kernels have (blocks, into which they cut work).
 """
 
-import importlib.util
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+from triton_interpreter import from_outside, inside, needs_triton, num_passed
+
 HERE = Path(__file__)
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="Triton is not installed"
-)
+pytestmark = needs_triton
 
 
-@pytest.mark.skipif(IS_INTERPRETED, reason="this is that process")
+@from_outside
 def test_the_interpreted_kernels_pass_the_tests_of_the_op():
-    files = [HERE.with_name("test_relu_router.py"), HERE]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "not gpu", "-p", "no:xdist", *files],
-        env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 40, "it ran them"
+    assert num_passed(HERE.with_name("test_relu_router.py"), HERE) > 40, "it ran them"
 
 
-@pytest.mark.skipif(not IS_INTERPRETED, reason="runs in the interpreter's process")
+@inside
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("num_tokens", [1, 15, 16, 100])
 def test_blocks_of_any_size_add_up(monkeypatch, num_tokens, padded):
