@@ -1,6 +1,6 @@
 """The Triton kernels of the permutation, on the CPU in Triton's interpreter.
 
-There run all of the tests of the op, and below what only kernels have (blocks, into which they cut work).
+There run all tests of the op, and below what only kernels have (the blocks they cut their work into).
 """
 
 from pathlib import Path
