@@ -16,6 +16,22 @@ def test_by_hand():
     assert torch.allclose(output, torch.tensor([[0.5 * 3 * silu_of_2, 0.0]]))
 
 
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+            ],
+        ),
+    ]
+)
+def device(request):
+    return request.param
+
+
 def run(function, hidden, probs, direction):
     hidden, probs = hidden.clone().requires_grad_(), probs.clone().requires_grad_()
     output = function(hidden, probs)
@@ -33,8 +49,8 @@ def inputs(rows, dtype, seed=0):
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("rows", [0, 1, 65])
-def test_it_is_the_reference(rows, dtype):
-    given = inputs(rows, dtype)
+def test_it_is_the_reference(rows, dtype, device):
+    given = [x.to(device) for x in inputs(rows, dtype)]
     for ours, theirs in zip(
         run(weighted_swiglu, *given), run(weighted_swiglu_reference, *given), strict=True
     ):
@@ -43,8 +59,8 @@ def test_it_is_the_reference(rows, dtype):
 
 
 @pytest.mark.parametrize("probs_dtype", [torch.bfloat16, torch.float32])
-def test_in_bf16_it_errs_no_more_than_twice_torch(probs_dtype):
-    hidden, probs, direction = inputs(257, torch.bfloat16)
+def test_in_bf16_it_errs_no_more_than_twice_torch(probs_dtype, device):
+    hidden, probs, direction = (x.to(device) for x in inputs(257, torch.bfloat16))
     probs = probs.to(probs_dtype)
     exact = run(weighted_swiglu_reference, *(x.double() for x in (hidden, probs, direction)))
     ours = run(weighted_swiglu, hidden, probs, direction)
