@@ -5,7 +5,9 @@ import re
 from commands import RELU_MOE
 from forked_commands import pretrain_each
 
-CAPPED = [*RELU_MOE, "--moe-relu-max-active-experts", "1", "--moe-relu-cap-steps", "3"]
+# Weights so large that experts tell in the loss.
+UNCAPPED = [*RELU_MOE, "--init-method-std", "0.2"]
+CAPPED = [*UNCAPPED, "--moe-relu-max-active-experts", "1", "--moe-relu-cap-steps", "3"]
 
 
 def test_pairs_are_dropped_until_the_last_capped_step_and_evaluation_has_the_next_steps_cap(
@@ -16,10 +18,10 @@ def test_pairs_are_dropped_until_the_last_capped_step_and_evaluation_has_the_nex
     alone = ["--train-iters", "5", "--skip-train", "--load", tmp_path / "capped"]
     capped, *measured = pretrain_each(
         [*CAPPED, *run],
-        [*CAPPED, *alone, "--ckpt-step", "2"],
-        [*RELU_MOE, *alone, "--ckpt-step", "2"],
+        [*CAPPED, *alone, "--ckpt-step", "1"],
+        [*UNCAPPED, *alone, "--ckpt-step", "1"],
         [*CAPPED, *alone],
-        [*RELU_MOE, *alone],
+        [*UNCAPPED, *alone],
     )
     for done in (capped, *measured):
         assert done.returncode == 0, done.stderr[-2000:]
@@ -28,5 +30,6 @@ def test_pairs_are_dropped_until_the_last_capped_step_and_evaluation_has_the_nex
     assert float(dropped[0]) > float(dropped[1]) > float(dropped[2]) > 0
     assert dropped[3:] == ["0.0000", "0.0000"]
     losses = [re.findall(r"validation set.*lm loss value: (\S+)", done.stdout) for done in measured]
-    assert losses[0] != losses[1], "two steps are over, the third has a cap"
+    with_cap, without = float(losses[0][0]), float(losses[1][0])
+    assert abs(with_cap / without - 1) > 1e-4, "one step is over, the second has a cap of 3"
     assert losses[2] == losses[3], "there is no cap any more"
