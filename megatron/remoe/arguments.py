@@ -23,6 +23,14 @@ from megatron.remoe.script_options import check_script_options
 def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
     """Add the flags of ReLU routing to Megatron's parser."""
     group = parser.add_argument_group("ReMoE", "ReLU routing (arXiv 2412.14711)")
+    _add_method(group)
+    _add_dense_stage(group)
+    _add_run(group)
+    return parser
+
+
+def _add_method(group) -> None:
+    """What the paper has."""
     group.add_argument(
         "--moe-relu-routing",
         action="store_true",
@@ -43,19 +51,29 @@ def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
         "than 1 - topk/experts, down while it is sparser.",
     )
     group.add_argument(
+        "--moe-relu-load-balancing",
+        choices=["micro-batch", "none"],
+        default="micro-batch",
+        help="Weigh the regulariser by the expert load of the micro-batch (eq. 10), or not (eq. 9).",
+    )
+    group.add_argument(
+        "--moe-granularity",
+        type=int,
+        default=1,
+        help="G: split each expert into G of 1/G the width and multiply --moe-router-topk by G. "
+        "For ReLU and TopK routing.",
+    )
+
+
+def _add_dense_stage(group) -> None:
+    """What bounds or shortens the first stage."""
+    group.add_argument(
         "--moe-relu-l1-reg-coeff-warmup-multiplier",
         type=float,
         metavar="W",
         help="Move the coefficient by W instead of alpha until sparsity first reaches its target; "
         "at least alpha. Shortens the dense stage; the larger, the more sparsity overshoots (2 is too "
         "much in small runs). Off by default.",
-    )
-    group.add_argument(
-        "--moe-relu-restart-l1-reg-coeff",
-        action="store_true",
-        help="Start lambda anew at --moe-relu-l1-reg-coeff-init after loading a checkpoint: for one "
-        "without lambda (a TopK model, an older run), or to restart its schedule. Once: not where a "
-        "run goes on with its own checkpoint (--load is --save).",
     )
     group.add_argument(
         "--moe-relu-chunk-above",
@@ -80,27 +98,24 @@ def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
         metavar="N",
         help="The training step from which --moe-relu-max-active-experts caps nothing.",
     )
+
+
+def _add_run(group) -> None:
+    """What changes neither model nor method."""
     group.add_argument(
         "--moe-relu-row-budget",
         type=float,
-        default=None,
         metavar="M",
         help="Make M * topk * tokens rows in each layer without asking the device how many are active. "
         "A step that needs more is run again without; same result; off by default. One rank holds all "
         "experts, torch's grouped ones.",
     )
     group.add_argument(
-        "--moe-relu-load-balancing",
-        choices=["micro-batch", "none"],
-        default="micro-batch",
-        help="Weigh the regulariser by the expert load of the micro-batch (eq. 10), or not (eq. 9).",
-    )
-    group.add_argument(
-        "--moe-granularity",
-        type=int,
-        default=1,
-        help="G: split each expert into G of 1/G the width and multiply --moe-router-topk by G. "
-        "For ReLU and TopK routing.",
+        "--moe-relu-restart-l1-reg-coeff",
+        action="store_true",
+        help="Start lambda anew at --moe-relu-l1-reg-coeff-init after loading a checkpoint: for one "
+        "without lambda (a TopK model, an older run), or to restart its schedule. Once: not where a "
+        "run goes on with its own checkpoint (--load is --save).",
     )
     group.add_argument(
         "--no-verify-integrity",
@@ -115,7 +130,6 @@ def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
         help="Dense peak of one device in TFLOP/s at the precision of the run, for the mfu of "
         "--log-throughput: where the device is not in the table, or to replace its figure.",
     )
-    return parser
 
 
 def parse_and_validate_args(

@@ -214,7 +214,7 @@ class TorchGroupedMLP(MegatronModule):
 def choose_gemm(
     config: TransformerConfig, width: int
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """`grouped_mm` where torch has it for such weights, else `loop_of_mm`.
+    """`grouped_mm` on a GPU where it is one call for such weights, else `loop_of_mm`.
 
     Args:
         config: For the dtype and the hidden size.
