@@ -9,7 +9,9 @@ nodes_from_slurm() {
   NNODES=$SLURM_STEP_NUM_NODES
   NODE_RANK=${SLURM_NODEID:-}
   if ((NNODES > 1)) && [[ -z ${MASTER_ADDR:-} ]]; then
-    MASTER_ADDR=$(scontrol show hostnames "${SLURM_STEP_NODELIST:-}" 2>/dev/null | head -n 1) || MASTER_ADDR=
+    # Not by `head`: scontrol would die of its closed pipe, if it is not done by then.
+    MASTER_ADDR=$(scontrol show hostnames "${SLURM_STEP_NODELIST:-}" 2>/dev/null) || MASTER_ADDR=
+    MASTER_ADDR=${MASTER_ADDR%%$'\n'*}
     [[ -n $MASTER_ADDR ]] || fail "scontrol cannot name the nodes of '${SLURM_STEP_NODELIST:-}': set MASTER_ADDR"
   fi
 }

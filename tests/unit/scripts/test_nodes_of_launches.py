@@ -19,7 +19,8 @@ def test_nodes_by_torchruns_own_variables():
 def slurm_step(tmp_path, **changes):
     """What srun sets in a step of one task on each of two nodes, with a scontrol that knows them."""
     executable(
-        tmp_path / "scontrol", '[[ $* == "show hostnames gpu[7-8]" ]] && echo gpu7 && echo gpu8'
+        tmp_path / "scontrol",
+        '[[ $* == "show hostnames gpu[7-8]" ]] && echo gpu7 && sleep 0.1 && echo gpu8',
     )
     step = {
         "SLURM_JOB_NUM_NODES": "2",
