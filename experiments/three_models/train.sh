@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Trains the models that the studies of evaluation, ways in and k start from: dense, TopK and ReMoE of one
+# size (4 layers, hidden 128, FFN 512; E=8, k=1), the same 3.1M tokens of eight domains, one seed.
+# Hardware: two CPU cores. Time: 25 minutes. What is there is not made again.
+#   bash experiments/three_models/train.sh      writes data/eight and runs/three_models/{dense,moe,remoe}
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+[ -d .venv/bin ] && PATH=$PWD/.venv/bin:$PATH
+DATA=${DATA:-data/eight}
+RUNS=${RUNS:-runs/three_models}
+STEPS=${STEPS:-1500}
+CACHE=${CACHE:-$DATA/corpus_cache} # of downloads
+TOKENIZER=(--tokenizer-type HuggingFaceTokenizer --tokenizer-model "$DATA/tokenizer")
+
+# The profile with Debian's packages, of which the eighth domain is made: manual pages.
+python tools/prepare_corpus.py --output "$DATA/corpus" --profile medium --mb-per-domain 3 --cache "$CACHE"
+[ -f "$DATA/tokenizer/tokenizer.json" ] ||
+    python tools/train_tokenizer.py --input "$DATA"/corpus/*.train.jsonl --vocab-size 4096 \
+        --max-bytes 8000000 --output "$DATA/tokenizer"
+BLEND=()
+mkdir -p "$DATA/indexed"
+for text in "$DATA"/corpus/*.train.jsonl; do
+    prefix=$DATA/indexed/$(basename "$text" .train.jsonl)
+    [ -f "${prefix}_text_document.idx" ] ||
+        python tools/preprocess_data.py --input "$text" --output-prefix "$prefix" "${TOKENIZER[@]}" --append-eod
+    BLEND+=(1 "${prefix}_text_document")
+done
+for METHOD in dense moe remoe; do
+    [ -f "$RUNS/$METHOD/done" ] && continue
+    mkdir -p "$RUNS/$METHOD"
+    experts=8
+    [ "$METHOD" = dense ] && experts="" # else it would be a factor of its width
+    METHOD=$METHOD TOPK=1 SEED=1 SEQ_LENGTH=128 L1_COEFF_INIT=1e-5 L1_COEFF_MULTIPLIER=1.05 \
+        EVAL_INTERVAL=500 EVAL_ITERS=40 SAVE_INTERVAL=500 RUN_ROOT=$RUNS RUN_NAME=$METHOD \
+        DATA_PATH=${BLEND[*]} TOKENIZER_MODEL=$DATA/tokenizer \
+        EXTRA_ARGS='--tensorboard-log-interval 10 --num-workers 0 --split 98,2,0' \
+        bash scripts/train_llama_tiny.sh 1 "$STEPS" 16 "$experts" 1 . >"$RUNS/$METHOD/log" 2>&1
+    touch "$RUNS/$METHOD/done"
+done
