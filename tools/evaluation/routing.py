@@ -75,7 +75,7 @@ class RoutingMeter:
         """What the kept tokens cost; None before there are any.
 
         Returns:
-            `tokens`; `flops_per_token`; for a model with experts also `num_experts`, `active_experts` and
+            `tokens`; `flops_per_token`; with experts also `num_experts`, `active_experts` and
             `tokens_without_expert` (means over tokens and MoE layers), and the same by layer.
         """
         if not self.num_tokens:

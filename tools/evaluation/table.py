@@ -17,7 +17,7 @@ def render(models: dict) -> str:
     domains = [name for name in names if name.startswith(DOMAIN)]
     parts = []
     if tasks:
-        title = "Tasks: score in %, ± standard error; below it, per token, what routing cost in this task"
+        title = "Tasks: score in %, ± standard error; below it the cost of a token in this task"
         parts.append(_section(title, models, tasks, _score, _task_header))
     if domains:
         title = "Domains: bits per byte, ± standard error over documents; perplexity per token"

