@@ -25,7 +25,14 @@ from .regularization_remoe import routing_loss  # noqa: F401
 from .router_remoe import ReMoERouter
 from .training_remoe import ReMoECallback
 
-EXPERTS_IMPLEMENTATIONS = ("grouped_mm", "loop")
+# What is asked for: what is used. `generate` asks for "batched_mm" by itself.
+EXPERTS_IMPLEMENTATIONS = {
+    None: "grouped_mm",
+    "grouped_mm": "grouped_mm",
+    "batched_mm": "grouped_mm",
+    "loop": "loop",
+    "eager": "loop",
+}
 
 
 @dataclass
@@ -68,12 +75,11 @@ class ReMoEPreTrainedModel(PreTrainedModel):
 
     def get_correct_experts_implementation(self, requested_experts: str | None) -> str:
         """Ours: transformers' own all want the same number of experts for each token."""
-        if requested_experts not in (None, *EXPERTS_IMPLEMENTATIONS):
+        if requested_experts not in EXPERTS_IMPLEMENTATIONS:
             raise ValueError(
-                f"experts_implementation must be one of {EXPERTS_IMPLEMENTATIONS}, "
-                f"got {requested_experts!r}"
+                f'experts_implementation must be "grouped_mm" or "loop", got {requested_experts!r}'
             )
-        return requested_experts or EXPERTS_IMPLEMENTATIONS[0]
+        return EXPERTS_IMPLEMENTATIONS[requested_experts]
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
