@@ -3,8 +3,8 @@
     python benchmarks/generation.py runs/three_models/{remoe,moe,dense}-hf --batches 1 8 32
 
 Every model continues the same real text, greedily and to the same length, in batches of each size; the
-rounds take all models in turn, so that a disturbance meets them all. Prints the medians, and the ratio of
-the first model to each other one. `--server` measures `tools/serve.py`, too, with as many clients at once as
+rounds take all models in turn. Prints the medians, and the ratio of the first model to each other one.
+`--server` measures `tools/serve.py`, too, with as many clients at once as
 the batch is large.
 """
 
@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from heading import heading
 from ratios import ratio_lines, row
-from served import Server
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import remoe.hf  # noqa: F401  registers the model type: no code of a folder is run
+from served import Server
 
 
 def parse_args() -> argparse.Namespace:
