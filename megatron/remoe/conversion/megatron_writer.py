@@ -93,7 +93,10 @@ def split_into_files(pieces: list[Piece], max_size: int) -> list[list[Piece]]:
 
 def piece_size(piece: Piece) -> int:
     """Bytes of a tensor's part; 0 for an object."""
-    return piece.item.tensor_storage_size() or 0 if piece.rule else 0
+    if piece.rule is None:
+        return 0
+    data = piece.item.tensor_data
+    return data.chunk.sizes.numel() * data.properties.dtype.itemsize
 
 
 def write_checkpoint(

@@ -66,6 +66,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise ConversionError(f"{path}: cannot be read ({error})") from error
     if config.get("auto_map"):
         raise ConversionError(f"{path}: asks to run foreign code (auto_map): refused")
+    import remoe.hf  # noqa: F401  transformers reads config.json there, too: let it know the type
+
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # transformers and tokenizers raise anything
