@@ -6,7 +6,7 @@ r"""Serves a ReMoE model by `transformers serve`: an OpenAI-compatible server, f
         -d '{"model": "runs/quickstart/hf", "prompt": "The ", "max_tokens": 20}'
 
 Takes the options of `transformers serve`. That server looks a model's class up in transformers' own
-namespace, where classes registered with its Auto classes are not: this command puts ours there, and needs
+namespace, where those registered with its Auto classes are not: this command puts ours there, and needs
 no --trust-remote-code.
 """
 
