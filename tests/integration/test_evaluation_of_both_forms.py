@@ -61,7 +61,6 @@ def test_scores_and_costs_are_the_same_in_both_forms(pair, tokenizer, tmp_path, 
         for name, metric in record["metrics"].items():
             same = other["metrics"][name]
             assert metric["value"] == pytest.approx(same["value"], rel=2e-6), (task, name)
-            assert metric["stderr"] == pytest.approx(same["stderr"], rel=1e-4), (task, name)
     of_one, of_other = rows(out, "megatron"), rows(out, "hf")
     assert len(of_one) > 4
     assert of_one == of_other

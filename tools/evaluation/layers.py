@@ -50,12 +50,14 @@ def flops_of_every_token(model: nn.Module, moe_layers: list[MoELayer]) -> int:
     Two for each weight of a matrix; the output layer at the true vocabulary, whether it is tied to the
     embedding or padded. Norms, activations and softmax are left out.
     """
-    experts = tuple(f"{layer.name}.experts." for layer in moe_layers)
+    # A stock architecture may have a shared expert of width 0, and a gate for it that changes nothing.
+    idle = [f"{name}_gate." for name, module in model.named_modules() if _is_empty(module)]
+    experts = [f"{layer.name}.experts." for layer in moe_layers]
     weights = sum(
         parameter.numel()
         for name, parameter in model.named_parameters()
         if parameter.dim() > 1
-        and not name.startswith(experts)
+        and not name.startswith((*experts, *idle))
         and not any(part in name for part in _VOCABULARY)
     )
     return 2 * (weights + model.config.vocab_size * model.config.hidden_size)
@@ -76,3 +78,8 @@ def flops_of_a_score(model: nn.Module) -> int:
 
 def _matrices(module: nn.Module) -> Iterator[nn.Parameter]:
     return (parameter for parameter in module.parameters() if parameter.dim() > 1)
+
+
+def _is_empty(module: nn.Module) -> bool:
+    parameters = list(module.parameters())
+    return bool(parameters) and all(parameter.numel() == 0 for parameter in parameters)

@@ -1,6 +1,7 @@
 """One Markdown table over models: each score with its standard error, and below it what it cost."""
 
 import math
+from collections.abc import Callable
 
 DOMAIN = "domain:"  # before the names of domains among the results of a model
 _NOTHING = "-"
@@ -38,19 +39,25 @@ def _section(title: str, models: dict, names: list[str], score, header, second=N
 
 def _lines(label: str, records: list[dict | None], score, second) -> list[list[str]]:
     """Score, second score and costs of one model."""
-    lines = [_line(label, records, score, "{:.3f}" if second else "{:.1f}", with_error=True)]
+    lines = [_line(label, records, score, _fixed(3 if second else 1), with_error=True)]
     if second:
-        lines.append(_line("perplexity", records, second, "{:.4g}"))
+        lines.append(_line("perplexity", records, second, _four_digits))
     if any(_cost("num_experts")(record) for record in records if record):
-        lines.append(_line("active experts", records, _cost("active_experts"), "{:.3f}"))
+        lines.append(_line("active experts", records, _cost("active_experts"), _fixed(3)))
         without = _cost("tokens_without_expert", 100)
-        lines.append(_line("without expert, %", records, without, "{:.1f}"))
+        lines.append(_line("without expert, %", records, without, _fixed(1)))
     if any(record and record.get("routing") for record in records):
-        lines.append(_line("MFLOPs", records, _cost("flops_per_token", 1e-6), "{:.4g}"))
+        lines.append(_line("MFLOPs", records, _cost("flops_per_token", 1e-6), _four_digits))
     return lines
 
 
-def _line(label: str, records: list[dict | None], read, form: str, with_error: bool = False):
+def _line(
+    label: str,
+    records: list[dict | None],
+    read,
+    form: Callable[[float], str],
+    with_error: bool = False,
+):
     """A row: one cell for each record and their mean, which there is if every record has a value."""
     values = [read(record) if record else None for record in records]
     values = [value if isinstance(value, tuple) else (value, None) for value in values]
@@ -64,11 +71,22 @@ def _line(label: str, records: list[dict | None], read, form: str, with_error: b
     return [label, *(_cell(value, error, form, with_error) for value, error in pairs)]
 
 
-def _cell(value: float | None, error: float | None, form: str, with_error: bool) -> str:
+def _cell(
+    value: float | None, error: float | None, form: Callable[[float], str], with_error: bool
+) -> str:
     if value is None:
         return _NOTHING
-    text = form.format(value)
-    return f"{text} ± {form.format(error)}" if with_error and error is not None else text
+    text = form(value)
+    return f"{text} ± {form(error)}" if with_error and error is not None else text
+
+
+def _fixed(digits: int) -> Callable[[float], str]:
+    return lambda value: f"{value:.{digits}f}"
+
+
+def _four_digits(value: float) -> str:
+    whole = len(str(int(value)))
+    return f"{value:,.{max(0, 4 - whole)}f}"
 
 
 def main_metric(record: dict) -> str:

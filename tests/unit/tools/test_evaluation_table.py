@@ -42,7 +42,7 @@ def test_a_score_stands_with_its_error_its_chance_and_its_cost():
     assert cells(text, "**remoe**") == ["30.0 ± 4.0", "60.0 ± 3.0", "45.0 ± 2.5"]
     assert cells(text, "active experts") == ["0.750", "0.750", "0.750"]
     assert cells(text, "without expert, %") == ["50.0", "50.0", "50.0"]
-    assert cells(text, "MFLOPs") == ["2.5", "2.5", "2.5"]
+    assert cells(text, "MFLOPs") == ["2.500", "2.500", "2.500"]
     assert cells(text, "remoe") == ["Megatron", "7.54 M", "128", "float32"]
 
 
@@ -58,7 +58,7 @@ def test_domains_have_bits_and_perplexity():
     math = record(bits_per_byte=metric(2.5, 0.4), perplexity=metric(40.0), routing=COST)
     text = render({"dense": model(**{"domain:code": code, "domain:math": math})})
     assert cells(text, "**dense**") == ["1.500 ± 0.300", "2.500 ± 0.400", "2.000 ± 0.250"]
-    assert cells(text, "perplexity") == ["20", "40", "30"]
+    assert cells(text, "perplexity") == ["20.00", "40.00", "30.00"]
     assert "Tasks" not in text
 
 
@@ -79,6 +79,15 @@ def test_another_metric_than_accuracy_is_named_and_no_percentage():
     text = render({"one": model(lm=task)})
     assert "lm (perplexity)" in text
     assert cells(text, "**one**")[0] == "31.4 ± 2.0"
+
+
+@pytest.mark.parametrize(
+    ("mflops", "expected"), [(0.25, "0.250"), (123.4567, "123.5"), (14321.6, "14,322")]
+)
+def test_costs_have_four_digits(mflops, expected):
+    routing = {"flops_per_token": mflops * 1e6}
+    text = render({"dense": model(piqa=record(acc=metric(0.5), routing=routing))})
+    assert cells(text, "MFLOPs")[0] == expected
 
 
 def test_rows_are_of_one_width():
