@@ -3,6 +3,10 @@
 import math
 from collections.abc import Callable
 
+type Value = float | tuple[float, float | None] | None
+type Read = Callable[[dict], Value]  # of a record: a value, or a value and its standard error
+type Form = Callable[[float], str]
+
 DOMAIN = "domain:"  # before the names of domains among the results of a model
 _NOTHING = "-"
 
@@ -27,7 +31,14 @@ def render(models: dict) -> str:
     return "\n".join(parts)
 
 
-def _section(title: str, models: dict, names: list[str], score, header, second=None) -> str:
+def _section(
+    title: str,
+    models: dict,
+    names: list[str],
+    score: Read,
+    header: Callable[[str, list[dict]], str],
+    second: Read | None = None,
+) -> str:
     """A table with a column for each name, and for each model the lines of `_lines`."""
     rows = [["", *(header(name, _records(models, name)) for name in names), "mean"]]
     rows.append(["documents", *(_documents(_records(models, name)) for name in names), ""])
@@ -37,7 +48,9 @@ def _section(title: str, models: dict, names: list[str], score, header, second=N
     return f"{title}\n\n{_markdown(rows)}\n"
 
 
-def _lines(label: str, records: list[dict | None], score, second) -> list[list[str]]:
+def _lines(
+    label: str, records: list[dict | None], score: Read, second: Read | None
+) -> list[list[str]]:
     """Score, second score and costs of one model."""
     lines = [_line(label, records, score, _fixed(3 if second else 1), with_error=True)]
     if second:
@@ -80,7 +93,7 @@ def _cell(
     return f"{text} ± {form(error)}" if with_error and error is not None else text
 
 
-def _fixed(digits: int) -> Callable[[float], str]:
+def _fixed(digits: int) -> Form:
     return lambda value: f"{value:.{digits}f}"
 
 
@@ -112,7 +125,7 @@ def _perplexity(record: dict) -> float:
     return record["metrics"]["perplexity"]["value"]
 
 
-def _cost(key: str, scale: float = 1):
+def _cost(key: str, scale: float = 1) -> Read:
     def read(record: dict) -> float | None:
         value = (record.get("routing") or {}).get(key)
         return None if value is None else value * scale
