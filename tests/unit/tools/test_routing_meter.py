@@ -39,15 +39,15 @@ def measure(output, sequence_first=False):
     with RoutingMeter(model, sequence_first) as meter:
         meter.begin(2, 3)
         model.layer["router"]()
-        meter.keep(0, 3)
-        meter.keep(1, 2)  # the last position of the second row is padding
+        meter.keep(0, 2)  # the last position of the first row is padding
+        meter.keep(1, 3)
     return meter.summary()
 
 
 def test_active_experts_and_tokens_without_by_hand():
     summary = measure(MAPS.flatten(0, 1).bool())
     assert summary["tokens"] == 5
-    assert summary["active_experts"] == (3 + 0 + 1 + 1 + 0) / 5
+    assert summary["active_experts"] == (3 + 0 + 1 + 0 + 3) / 5
     assert summary["tokens_without_expert"] == 2 / 5
     assert summary["num_experts"] == 3
 
@@ -55,8 +55,8 @@ def test_active_experts_and_tokens_without_by_hand():
 def test_flops_by_hand():
     summary = measure(MAPS.flatten(0, 1).bool())
     every_token = 2 * (3 * 2 + 10 * 2)  # router and output layer
-    scores = 4 * 2 * (1 + 2 + 3 + 1 + 2)
-    assert summary["flops_per_token"] == every_token + (2 * 5 * 5 + scores) / 5
+    scores = 4 * 2 * (1 + 2 + 1 + 2 + 3)
+    assert summary["flops_per_token"] == every_token + (2 * 5 * 7 + scores) / 5
 
 
 def test_megatrons_order_of_tokens_gives_the_same():
