@@ -26,14 +26,21 @@ def gpt_config_from_args(args: Namespace) -> GPTModelConfig:
         controller; Megatron's own without the flag. Where `fit_to_machine` chose torch-native
         layers, its spec has them in either case. `--log-throughput` adds a hook to either, too.
     """
-    config = _routed_config(args)
+    config = routed_config(args)
+    if args.moe_relu_routing:
+        report_memory(args, config.transformer)
     if args.log_throughput:
         config.post_wrap_hooks.append(install_throughput_log)
     _say_which_experts(args, config)
     return config
 
 
-def _routed_config(args: Namespace) -> GPTModelConfig:
+def routed_config(args: Namespace) -> GPTModelConfig:
+    """`gpt_config_from_args` without what it prints and what logs throughput.
+
+    Args:
+        args: Validated; experts and k are those after `--moe-granularity`.
+    """
     base = torch_native_layer_spec if args.torch_native_layers else default_layer_spec
     if not args.moe_relu_routing:
         config = megatron_gpt_config_from_args(args)
@@ -44,7 +51,6 @@ def _routed_config(args: Namespace) -> GPTModelConfig:
     config = megatron_gpt_config_from_args(args, config=transformer)
     config.transformer_layer_spec = partial(remoe_layer_spec, base=base)
     config.post_wrap_hooks.append(install_step_hook)
-    report_memory(args, transformer)
     return config
 
 
