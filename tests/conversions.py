@@ -1,9 +1,12 @@
 """Tiny models in both forms for the tests of conversion, and what compares two checkpoints."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+
+from megatron.remoe.conversion.architecture import Architecture, Controller, Experts
 
 SHAPE = (
     "--hidden-size 32 --ffn-hidden-size 64 --num-attention-heads 4 --group-query-attention "
@@ -65,6 +68,44 @@ MODELS = {
         f"--num-layers 2 --tensor-model-parallel-size 2 --sequence-parallel {PP2}",
         "llama",
     ),
+}
+
+DENSE = Architecture(
+    num_layers=2,
+    hidden_size=8,
+    ffn_width=12,
+    num_heads=4,
+    num_groups=2,
+    head_dim=2,
+    vocab_size=10,
+    padded_vocab_size=16,
+    max_positions=32,
+    norm_eps=1e-5,
+    rope_theta=1e4,
+)
+TOPK = replace(DENSE, experts=Experts(num_experts=3, topk=2, width=6, layers=(0, 1), relu=False))
+REMOE = replace(
+    DENSE,
+    experts=Experts(3, 1, 6, (1, 1), relu=True, shared_width=4, shared_gate=True),
+    controller=Controller(reached_target=True),
+    qkv_bias=True,
+    qk_norm=True,
+)
+
+
+def topk(**changes):
+    return replace(TOPK, experts=replace(TOPK.experts, **changes))
+
+
+# By model_type.
+FAMILIES = {
+    "llama": DENSE,
+    "qwen2": replace(DENSE, qkv_bias=True, tied=True),
+    "qwen3": replace(DENSE, qk_norm=True),
+    "mixtral": topk(layers=(1, 1), renormalised=True),
+    "qwen2_moe": TOPK,
+    "qwen3_moe": replace(TOPK, qk_norm=True),
+    "remoe": REMOE,
 }
 
 
