@@ -134,3 +134,16 @@ def same_bits(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> b
     """Whether two checkpoints hold the same tensors."""
     assert one.keys() == other.keys(), one.keys() ^ other.keys()
     return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def make_tokenizer(folder: Path, size: int, first: str = "word", lowercase: bool = False) -> None:
+    """A tokenizer of whole words."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<unk>", "the", "a", "of", "to", "and", *(f"{first}{i}" for i in range(size - 6))]
+    tokenizer = Tokenizer(models.WordLevel(dict(zip(words, range(size), strict=True)), "<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if lowercase:
+        tokenizer.normalizer = normalizers.Lowercase()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(folder)
