@@ -6,6 +6,7 @@ from transformers.configuration_utils import PreTrainedConfig
 
 QK_NORMS = (None, "head", "full")
 ROUTER_DTYPES = (None, "float32")
+TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 UNSUPPORTED_ROPE_TYPES = ("dynamic", "longrope")
 
 
@@ -132,13 +133,9 @@ class ReMoEConfig(PreTrainedConfig):
         self.head_dim = head_dim or hidden_size // num_attention_heads
         self._check_routing()
         self._check_layers()
-        super().__init__(
-            tie_word_embeddings=tie_word_embeddings,
-            pad_token_id=pad_token_id,
-            bos_token_id=bos_token_id,
-            eos_token_id=eos_token_id,
-            **kwargs,
-        )
+        # Releases of transformers differ in which of these their own initialisation sets (to None).
+        tokens = {name: getattr(self, name) for name in TOKENS}
+        super().__init__(**kwargs, **tokens, tie_word_embeddings=tie_word_embeddings)  # type: ignore
 
     def has_experts(self, layer: int) -> bool:
         """Whether layer `layer` (from 0) routes to experts."""

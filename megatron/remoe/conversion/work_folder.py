@@ -1,0 +1,69 @@
+"""The folder in which an output comes to be: named when it is whole, gone on with until then."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from megatron.remoe.checkpoint.atomic_file import sync
+from megatron.remoe.conversion.architecture import ConversionError
+
+TASK = "conversion.json"
+
+
+def check_output(output: Path) -> None:
+    """Refuse a place where something is.
+
+    Raises:
+        ConversionError: Naming it.
+    """
+    if output.is_dir() and any(output.iterdir()):
+        raise ConversionError(f"--output {output}: the folder is not empty: name a new one")
+    if output.exists() and not output.is_dir():
+        raise ConversionError(f"--output {output}: is a file: name a new folder")
+
+
+@contextlib.contextmanager
+def work_folder(output: Path, task: dict) -> Iterator[Path]:
+    """The folder beside `output` to write in; renamed to it when the body ends without an error.
+
+    What an interrupted conversion of the same task left there is kept, to be gone on with; what one of
+    another task left is removed. An error of the body leaves it, unless it is a `ConversionError`: what
+    was refused, or found wrong, would only be found wrong again.
+
+    Args:
+        output: The folder that is to appear.
+        task: Everything that the output depends on, for json.
+    """
+    check_output(output)
+    folder = output.with_name(output.name + ".partial")
+    text = json.dumps(task, indent=2, sort_keys=True)
+    if folder.exists() and _text(folder / TASK) != text:
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / TASK).write_text(text)
+    try:
+        yield folder
+    except ConversionError:
+        shutil.rmtree(folder)
+        raise
+    (folder / TASK).unlink()
+    for path in folder.rglob("*"):
+        sync(path)
+    if output.is_dir():
+        output.rmdir()  # it is empty
+    os.replace(folder, output)
+    sync(output.parent)
+
+
+def fingerprint(files: list[Path]) -> str:
+    """Changes where a file does: its name, size or time."""
+    lines = [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in sorted(files)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text() if path.is_file() else None
