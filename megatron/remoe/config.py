@@ -132,8 +132,8 @@ class ReMoETransformerConfig(TransformerConfig):
         flag = "--moe-relu-router-thresholds"
         if len(thresholds) != self.num_layers:
             raise ValueError(
-                f"{flag}: {len(thresholds)} values for {self.num_layers} layers: give one a layer, 0 for "
-                "a layer without experts"
+                f"{flag}: {len(thresholds)} values for {self.num_layers} layers: give one a layer, 0 "
+                "for a layer without experts"
             )
         if not all(math.isfinite(threshold) for threshold in thresholds):
             raise ValueError(f"{flag} {' '.join(map(str, thresholds))}: give finite numbers")

