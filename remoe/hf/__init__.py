@@ -3,6 +3,9 @@
 ``import remoe.hf`` registers `ReMoEConfig`, `ReMoEModel` and `ReMoEForCausalLM` with transformers' Auto
 classes; a saved folder holds the same code, so that it loads without this package, too. These files
 import torch and transformers alone.
+
+Tested with transformers 5.0.0 and 5.23.0, the oldest and the newest release of version 5; releases
+before 5 will not do.
 """
 
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM

@@ -32,7 +32,7 @@ class ReMoEDecoderLayer(GradientCheckpointingLayer):
         is_counted: bool = False,
         padding_mask: Tensor | None = None,
         **kwargs: Any,
-    ) -> tuple[Tensor, Tensor | None, tuple[Tensor | None, ...]]:
+    ) -> tuple[Tensor | None, ...]:
         """Run it.
 
         Args:
@@ -52,7 +52,7 @@ class ReMoEDecoderLayer(GradientCheckpointingLayer):
             output, *routing = self.mlp(normed, is_counted, padding_mask)
         else:
             output, routing = self.mlp(normed), [None, None, None]
-        return hidden_states + output, weights, tuple(routing)
+        return hidden_states + output, weights, *routing  # flat: re-entrant checkpoints want it
 
 
 @dataclass
@@ -67,7 +67,7 @@ class LayerOutputs:
     def run(self, layer: nn.Module, hidden_states: Tensor, **kwargs: Any) -> Tensor:
         """Run `layer`, keep what it gives, and count its tokens; returns its output."""
         self.inputs.append(hidden_states)
-        hidden_states, weights, (logits, loss, counts) = layer(hidden_states, **kwargs)
+        hidden_states, weights, logits, loss, counts = layer(hidden_states, **kwargs)
         self.attentions.append(weights)
         if logits is not None:
             self.router_logits.append(logits)

@@ -55,7 +55,6 @@ class ReMoEPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["ReMoEDecoderLayer"]  # noqa: RUF012
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
-    _keep_in_fp32_modules_strict = ["reg_coeff"]  # noqa: RUF012
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -103,7 +102,7 @@ class ReMoEModel(ReMoEPreTrainedModel):
 
     def __init__(self, config: ReMoEConfig) -> None:
         super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
             ReMoEDecoderLayer(config, layer) for layer in range(config.num_hidden_layers)
         )
@@ -221,7 +220,6 @@ class ReMoEForCausalLM(ReMoEPreTrainedModel, GenerationMixin):
         labels: Any = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
-        shift_labels: Tensor | None = None,
         **kwargs: Any,
     ) -> MoeCausalLMOutputWithPast:
         """Run the model.
@@ -233,12 +231,14 @@ class ReMoEForCausalLM(ReMoEPreTrainedModel, GenerationMixin):
             num_items_in_batch: Targets of all micro-batches and ranks of a step, as `Trainer` gives it:
                 the loss is a sum over targets divided by it, and the L1 loss is weighed in the same way,
                 so that both are means over the step.
-            shift_labels: ``[b, s]``, targets that are shifted already.
-            kwargs: As for `ReMoEModel.forward`.
+            kwargs: As for `ReMoEModel.forward`; also `shift_labels` ``[b, s]``, targets that are shifted
+                already.
 
         Returns:
             In training mode `loss` holds `aux_loss`, the L1 loss times lambda, added over the layers.
         """
+        # Not a name of its own: `Trainer` takes such names for what every batch holds.
+        shift_labels = kwargs.pop("shift_labels", None)
         outputs = self.model(input_ids=input_ids, **kwargs)
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, keep])

@@ -49,7 +49,6 @@ LAYERS = "layers of another kind are not converted"
 # What of Megatron's has no counterpart in the Hugging Face architectures that `families` names.
 OF_MEGATRON = (
     Refusal("--normalization", _not("normalization", "RMSNorm"), NORM),
-    Refusal("--apply-layernorm-1p", _set("apply_layernorm_1p"), NORM),
     Refusal("--apply-layernorm-1p", _set("layernorm_zero_centered_gamma"), NORM),
     Refusal(
         "--apply-residual-connection-post-layernorm",
@@ -87,7 +86,6 @@ OF_MEGATRON = (
     Refusal("--attention-output-gate", _set("attention_output_gate"), ATTENTION),
     Refusal("--qk-l2-norm", _set("qk_l2_norm"), ATTENTION),
     Refusal("--softmax-type", _not("softmax_type", "vanilla"), ATTENTION),
-    Refusal("--softmax-scale", _set("softmax_scale"), ATTENTION),
     Refusal("--window-size", _set("window_size"), ATTENTION),
     Refusal("--experimental-attention-variant", _set("experimental_attention_variant"), ATTENTION),
     Refusal("--linear-attention-freq", _set("linear_attention_freq"), ATTENTION),

@@ -69,7 +69,9 @@ def to_megatron(options: Options) -> Agreement:
     args = stored_args(model, dtype, divisible_by, impl, kept_args(kept))
     args.tokenizer_type = "HuggingFaceTokenizer" if vocabulary.folder else "NullTokenizer"
     args.vocab_size = None if vocabulary.folder else vocabulary.size
-    args.tokenizer_model = str(options.output / "tokenizer") if vocabulary.folder else None
+    args.tokenizer_model = (
+        str(options.output.absolute() / "tokenizer") if vocabulary.folder else None
+    )
     tokens = tokens_of_text(vocabulary, model.max_positions, options.text)
     with work_folder(options.output, options.task(fingerprint(reader.files), dtype)) as folder:
         _write_release(folder, reader, model, args, dtype, options)
