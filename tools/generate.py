@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from evaluation.errors import EvaluationError
+from evaluation.loading import add_loading_arguments, loading_of
 from generation.prompts import ask, read_prompts
 
-DTYPES = ("float32", "bfloat16", "float16")
 _DIM, _RESET = "\x1b[2m", "\x1b[0m"
 
 
@@ -48,14 +48,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="how many experts each token used: as a colour, or in columns where piped",
     )
-    parser.add_argument("--dtype", choices=DTYPES, help="of the weights (default: as stored)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
-    parser.add_argument(
-        "--tokenizer", type=Path, metavar="DIR", help="instead of the one that the model names"
-    )
-    parser.add_argument(
-        "--trust-remote-code", action="store_true", help="let code in the model's folder run"
-    )
+    add_loading_arguments(parser)
     return parser.parse_args(argv)
 
 
@@ -104,11 +97,10 @@ def _write_routing(loaded: object, tokens: object, in_terminal: bool) -> None:
 
 def write_all(args: argparse.Namespace, prompts: Iterable[str], is_typed: bool) -> None:
     """Load the model and answer each prompt; a person may try again after a mistake."""
-    from evaluation.models import Loading, load
+    from evaluation.models import load
     from generation.sampling import Sampling
 
-    loading = Loading(args.dtype, args.device, args.tokenizer, args.trust_remote_code)
-    loaded = load(args.model, loading)
+    loaded = load(args.model, loading_of(args))
     sampling = Sampling(args.max_new_tokens, args.temperature, args.top_k, args.top_p, args.seed)
     for i, prompt in enumerate(prompts):
         if i:

@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import sys
-import urllib.request
 from pathlib import Path
 from types import TracebackType
 
@@ -17,8 +16,6 @@ from lm_eval.tasks import TaskManager
 from evaluation.models import MEGATRON, LoadedModel
 from evaluation.routing import RoutingMeter
 
-_HUB = "https://huggingface.co"
-_HUB_PATIENCE_SECONDS = 5
 # Of perplexities only, as accuracies have a formula; the harness's 100,000 take minutes on LAMBADA, and
 # 1,000 know a standard error to 2 percent of itself.
 _BOOTSTRAP_ITERS = 1000
@@ -111,21 +108,6 @@ class MeteredLM(HFLM):
 def _joined(answers: list[tuple[float, bool]]) -> tuple[float, bool]:
     """Log-likelihood, and whether it is what greedy choice gives, of windows that make one request."""
     return sum(value for value, _ in answers), all(is_greedy for _, is_greedy in answers)
-
-
-def hub_is_reachable() -> bool:
-    """Whether the hub, from which the harness's own tasks fetch their data, answers."""
-    if (
-        os.environ.get("HF_HUB_OFFLINE", "0") != "0"
-        or os.environ.get("HF_DATASETS_OFFLINE", "0") != "0"
-    ):
-        return False
-    try:
-        endpoint = os.environ.get("HF_ENDPOINT", _HUB)
-        with urllib.request.urlopen(endpoint, timeout=_HUB_PATIENCE_SECONDS):
-            return True
-    except (OSError, ValueError):
-        return False
 
 
 def task_manager(folder: Path | None) -> TaskManager:

@@ -9,29 +9,11 @@ from torch import nn
 
 from data.quiet import quiet_imports
 from evaluation.errors import EvaluationError
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+from evaluation.loading import Loading
 
 HUGGING_FACE, MEGATRON = "Hugging Face", "Megatron"
 _HF_CONFIG = "config.json"
 _OWN_TYPE = "remoe"
-
-
-@dataclass(frozen=True)
-class Loading:
-    """How models are loaded.
-
-    Attributes:
-        dtype: Name of `DTYPES`; None leaves what the weights have.
-        device: Of torch; None is the first GPU, else the CPU.
-        tokenizer: Folder that stands for the model's own.
-        trust_remote_code: Whether code beside the weights may run.
-    """
-
-    dtype: str | None = None
-    device: str | None = None
-    tokenizer: Path | None = None
-    trust_remote_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +81,7 @@ def _load_hugging_face(folder: Path, loading: Loading) -> LoadedModel:
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype="auto" if loading.dtype is None else DTYPES[loading.dtype],
+            dtype=loading.dtype or "auto",
             trust_remote_code=loading.trust_remote_code,
             output_loading_info=True,
         )
@@ -143,7 +125,7 @@ def _load_megatron(folder: Path, loading: Loading) -> LoadedModel:
     try:
         stored = read_run(folder)
         tokenizer = load_tokenizer(loading.tokenizer or _stored_tokenizer(folder, stored.args))
-        dtype = None if loading.dtype is None else DTYPES[loading.dtype]
+        dtype = None if loading.dtype is None else getattr(torch, loading.dtype)
         model = MegatronForCausalLM.from_checkpoint(folder, len(tokenizer), dtype)
     except EvaluationError:
         raise

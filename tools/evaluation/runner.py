@@ -10,6 +10,7 @@ from evaluation import models, wheel
 from evaluation.domains import domain_scores, domain_task, read_texts
 from evaluation.errors import EvaluationError
 from evaluation.harness import MeteredLM, no_tasks, run_task, task_manager
+from evaluation.loading import Loading
 from evaluation.packaged_tasks import write_tasks
 from evaluation.plan import TaskPlan
 from evaluation.provenance import version
@@ -28,7 +29,7 @@ class Options:
         run: Command, versions, commit and date, kept with each result.
     """
 
-    loading: models.Loading
+    loading: Loading
     batch_size: int
     limit: int | None
     run: dict

@@ -10,8 +10,9 @@ import torch
 
 import evaluate
 from data_tools import write_jsonl
-from evaluation import harness, models, runner
+from evaluation import harness, hub, models, runner
 from evaluation.errors import EvaluationError
+from evaluation.loading import Loading
 from evaluation.plan import plan_tasks
 from tiny_models import make_llama, make_remoe, save, write_wheel
 
@@ -40,7 +41,8 @@ class Runner:
         paths = [str(self.setting / name) for name in names]
         where = ["--cache", str(self.setting / "cache"), "--output", str(self.output), "--offline"]
         chosen = ["--model", *paths] if names else []
-        status = evaluate.main([*chosen, *where, "--device", "cpu", *map(str, words)])
+        with mock.patch.dict(os.environ):  # it forbids the hub
+            status = evaluate.main([*chosen, *where, "--device", "cpu", *map(str, words)])
         self.out, self.err = self.capsys.readouterr()
         return status
 
@@ -79,7 +81,7 @@ def log_likelihood(model, tokens, first, context=64):
 
 def test_bits_per_byte_and_routing_are_those_of_a_naive_loop(setting, run):
     assert run("--tasks", "none", "--domains", setting / "text") == 0
-    loaded = models.load(setting / "remoe", models.Loading(device="cpu"))
+    loaded = models.load(setting / "remoe", Loading(device="cpu"))
     tokenizer, record = loaded.tokenizer, run.results()["domain:prose"]
     encoded = [tokenizer.encode(text) for text in TEXTS]
     assert max(map(len, encoded)) > 64  # longer than the context
@@ -97,7 +99,7 @@ def test_bits_per_byte_and_routing_are_those_of_a_naive_loop(setting, run):
 
 
 def test_a_continuation_longer_than_the_context_is_scored_whole(setting):
-    loaded = models.load(setting / "dense", models.Loading(device="cpu"))
+    loaded = models.load(setting / "dense", Loading(device="cpu"))
     lm = harness.MeteredLM(loaded, batch_size=2)
     tokens = loaded.tokenizer.encode("the cat " * 60)
     assert len(tokens) > 64
@@ -170,7 +172,7 @@ def test_race_is_said_to_be_left_out(run):
 
 @pytest.mark.parametrize(("answers", "num_tasks"), [(True, 7), (False, 6)])
 def test_the_hub_is_asked_before_its_tasks_are_planned(monkeypatch, capsys, answers, num_tasks):
-    monkeypatch.setattr(harness, "hub_is_reachable", lambda: answers)
+    monkeypatch.setattr(hub, "hub_is_reachable", lambda: answers)
     with mock.patch.dict(os.environ):
         plan = evaluate.choose_tasks(evaluate.parse_arguments(["--model", "x"]))
     assert len(plan.names) == num_tasks
@@ -179,7 +181,7 @@ def test_the_hub_is_asked_before_its_tasks_are_planned(monkeypatch, capsys, answ
 
 def test_an_environment_that_forbids_the_hub_is_obeyed():
     with mock.patch.dict(os.environ, {"HF_HUB_OFFLINE": "1"}):
-        assert not harness.hub_is_reachable()
+        assert not hub.hub_is_reachable()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from evaluation.errors import EvaluationError
-from evaluation.models import HUGGING_FACE, Loading, find_form, load
+from evaluation.loading import Loading
+from evaluation.models import HUGGING_FACE, find_form, load
 from tiny_models import make_llama, make_remoe, save
 
 ALARM = "raise SystemExit('code of the folder was run')\n"

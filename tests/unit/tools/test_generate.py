@@ -8,7 +8,8 @@ import torch
 
 import generate
 from data_tools import TEXTS
-from evaluation.models import Loading, load
+from evaluation.loading import Loading
+from evaluation.models import load
 from generation.prompts import ask
 from generation.routing_view import coloured, columns, pieces
 from tiny_models import make_llama, make_remoe, save
