@@ -144,7 +144,20 @@ def evaluate_model(
     if not missing:
         return
     loaded = models.load(folder, options.loading)
-    about = {
+    about = _about(folder, loaded)
+    with MeteredLM(loaded, options.batch_size) as lm:
+        for job in missing:
+            start = time.monotonic()
+            record = job.run(lm, options.limit)
+            seconds = time.monotonic() - start
+            run = options.run | {"seconds": round(seconds, 1)}
+            results[job.name] = record | {"settings": wanted[job.name], "run": run}
+            keep(about | {"results": results})
+            print(f"{name}: {_summary(job.name, record)} ({seconds:.0f} s)", flush=True)
+
+
+def _about(folder: Path, loaded: models.LoadedModel) -> dict:
+    return {
         "path": str(folder),
         "form": loaded.form,
         "num_parameters": loaded.num_parameters,
@@ -152,17 +165,6 @@ def evaluate_model(
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "device": str(loaded.model.device),
     }
-    with MeteredLM(loaded, options.batch_size) as lm:
-        for job in missing:
-            start = time.monotonic()
-            record = job.run(lm, options.limit)
-            seconds = time.monotonic() - start
-            results[job.name] = record | {
-                "settings": wanted[job.name],
-                "run": options.run | {"seconds": round(seconds, 1)},
-            }
-            keep(about | {"results": results})
-            print(f"{name}: {_summary(job.name, record)} ({seconds:.0f} s)", flush=True)
 
 
 def _settings(folder: Path, options: Options) -> dict:
