@@ -137,7 +137,9 @@ class ReMoESparseBlock(nn.Module):
         """
         flat = hidden_states.flatten(0, 1)  # [b, s, h] -> [num_tokens, h]
         logits, probs, routing_map = self.router(flat)
-        output = self.experts(flat, probs, routing_map).view_as(hidden_states)
+        # By name: inference engines put experts in their place that take indices and weights of a fixed
+        # number of experts, and would take these tensors for those.
+        output = self.experts(flat, probs=probs, routing_map=routing_map).view_as(hidden_states)
         if self.shared_expert is not None:
             shared = self.shared_expert(hidden_states)
             if self.shared_expert_gate is not None:

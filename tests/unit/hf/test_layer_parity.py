@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_models import tiny_config
+from hf_models import tiny_config, tiny_model, tokens
 from remoe.hf.experts_remoe import ReMoEExperts, grouped_mm, has_grouped_mm, loop_of_mm
 from remoe.hf.router_remoe import ReMoESparseBlock, relu_routing
 from remoe.reference import ReferenceReMoELayer
@@ -172,3 +172,17 @@ def test_experts_of_no_rows_at_all():
     experts.config._experts_implementation = "loop"
     nothing = torch.zeros(0, 4)
     assert experts(torch.zeros(0, 32), nothing, nothing > 0).shape == (0, 32)
+
+
+class FixedNumberOfExperts(torch.nn.Module):
+    """What inference engines put in the place of a module called `experts`."""
+
+    def forward(self, hidden_states, topk_ids, topk_weights, **kwargs):
+        return hidden_states
+
+
+def test_experts_that_want_a_fixed_number_of_them_are_not_fed_gate_values_in_silence():
+    model = tiny_model()
+    model.model.layers[0].mlp.experts = FixedNumberOfExperts()
+    with pytest.raises(TypeError, match="topk_ids"):
+        model(tokens())
