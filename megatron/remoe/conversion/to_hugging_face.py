@@ -66,7 +66,7 @@ def to_hugging_face(options: Options) -> Agreement:
     tokens = tokens_of_text(vocabulary, model.max_positions, options.text)
     task = options.task(fingerprint(_files(stored.folder)), dtype)
     with work_folder(options.output, task) as folder:
-        _write_weights(folder, reader, table, constants(model), dtype, options)
+        write_weights(folder, reader, table, constants(model), dtype, options)
         _write_settings(folder, model, vocabulary, stored, dtype)
         agreement = compare(
             megatron_logits(stored.folder, vocabulary.size, dtype),
@@ -94,7 +94,7 @@ def _reached_target(reader: MegatronReader, stored: StoredRun) -> bool | None:
     return all(values) if values else None
 
 
-def _write_weights(
+def write_weights(
     folder: Path,
     reader: MegatronReader,
     table: list[Rule],
@@ -102,6 +102,16 @@ def _write_weights(
     dtype: torch.dtype,
     options: Options,
 ) -> None:
+    """Write every shard and their index, one tensor (or one layer's experts) in memory at a time.
+
+    Args:
+        folder: To write in; finished shards that are there are kept.
+        reader: Of the checkpoint.
+        table: Of its model.
+        zeros: What the architecture has besides.
+        dtype: Of the weights.
+        options: For the size of shards.
+    """
     groups: list = []
     padding = Shard(PADDING_FILE)
     for rule in table:

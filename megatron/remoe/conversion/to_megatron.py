@@ -74,7 +74,7 @@ def to_megatron(options: Options) -> Agreement:
     )
     tokens = tokens_of_text(vocabulary, model.max_positions, options.text)
     with work_folder(options.output, options.task(fingerprint(reader.files), dtype)) as folder:
-        _write_release(folder, reader, model, args, dtype, options)
+        write_release(folder, reader, model, args, dtype, options)
         if vocabulary.folder:
             (folder / "tokenizer").mkdir(exist_ok=True)
             vocabulary.copy_to(folder / "tokenizer")
@@ -96,9 +96,19 @@ def _divisible_by(options: Options, kept: dict) -> int:
     return found or DIVISIBLE_BY
 
 
-def _write_release(
+def write_release(
     root: Path, reader: HuggingFaceReader, model: Architecture, args, dtype: torch.dtype, options
 ) -> None:
+    """Write the checkpoint with its manifest and the tracker file that names it.
+
+    Args:
+        root: What `--load` will name; finished files that are there are kept.
+        reader: Of the Hugging Face folder.
+        model: Its architecture.
+        args: To store.
+        dtype: Of the weights.
+        options: For the size of files.
+    """
     folder = root / RELEASE
     folder.mkdir(exist_ok=True)
     if (root / TRACKER).is_file():
