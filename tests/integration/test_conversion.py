@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from conversions import MODELS, same_bits, tensors, words
+import remoe.hf  # noqa: F401  registers ReMoE with transformers
+from conversions import FAMILIES, MODELS, same_bits, tensors, words
+from megatron.remoe.conversion.hf_config import config_of
+from megatron.remoe.conversion.names import constants
 from megatron.remoe.conversion.options import Options
 from megatron.remoe.conversion.to_hugging_face import to_hugging_face
 from megatron.remoe.conversion.to_megatron import to_megatron
@@ -68,3 +71,23 @@ def test_a_model_in_bfloat16_is_as_exact_as_pytorch(folder, there):
     state = AutoModelForCausalLM.from_pretrained(folder / "bf16", dtype="auto").state_dict()
     for key, value in state.items():
         assert value.dtype == (torch.float32 if "reg_coeff" in key else torch.bfloat16)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_that_transformers_saved_comes_back_to_the_bit(family, single_rank, tmp_path):
+    """Of every architecture, with a width of heads of its own; one that never was in Megatron."""
+    torch.manual_seed(1)
+    config = config_of(FAMILIES[family], "float32", {})
+    config = AutoConfig.for_model(
+        **{name: value for name, value in config.items() if name != "dtype"}
+    )
+    config.initializer_range = 0.3
+    model = AutoModelForCausalLM.from_config(config)
+    for name in constants(FAMILIES[family]):
+        model.get_parameter(name).data.zero_()
+    model.save_pretrained(tmp_path / "hf")
+    assert to_megatron(options(tmp_path, "hf", "there")).difference < 1e-4
+    assert to_hugging_face(options(tmp_path, "there", "back")).difference < 1e-4
+    before = AutoModelForCausalLM.from_pretrained(tmp_path / "hf").state_dict()
+    after = AutoModelForCausalLM.from_pretrained(tmp_path / "back").state_dict()
+    assert same_bits(before, after)

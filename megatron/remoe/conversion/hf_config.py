@@ -178,7 +178,7 @@ def _experts(config: dict) -> Experts | None:
         return None
     is_mixtral, is_relu = family == "mixtral", family == "remoe"
     return Experts(
-        num_experts=config["num_local_experts" if is_mixtral else "num_experts"],
+        num_experts=_num_experts(config),
         topk=config["num_experts_per_tok"],
         width=config["intermediate_size" if is_mixtral else "moe_intermediate_size"],
         layers=_moe_layers(config),
@@ -188,6 +188,12 @@ def _experts(config: dict) -> Experts | None:
         shared_gate=_has_shared_gate(config),
         router_dtype=config.get("router_dtype"),
     )
+
+
+def _num_experts(config: dict) -> int:
+    # transformers 5 saves Qwen3's under Mixtral's name, older ones did not.
+    names = ("num_experts", "num_local_experts")
+    return next((config[name] for name in names if name in config), None) or config[names[0]]
 
 
 def _has_shared_gate(config: dict) -> bool:
