@@ -19,7 +19,7 @@ quickstart: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -m "not gpu" tests/unit/tools tests/unit/scripts tests/unit/benchmarks $(PYTEST_ARGS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu" tests/e2e tests/integration \
-		tests/unit/megatron_remoe tests/unit/remoe $(PYTEST_ARGS)
+		tests/unit/hf tests/unit/megatron_remoe tests/unit/remoe $(PYTEST_ARGS)
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)

@@ -2,7 +2,7 @@
 # Trains the models that the studies of evaluation, ways in and k start from: dense, TopK and ReMoE of one
 # size (4 layers, hidden 128, FFN 512; E=8, k=1), the same 3.1M tokens of eight domains, one seed.
 # Hardware: two CPU cores. Time: 25 minutes. What is there is not made again.
-#   bash experiments/three_models/train.sh      writes data/eight and runs/three_models/{dense,moe,remoe}
+#   bash experiments/three_models/train.sh      writes data/eight and runs/three_models/{dense,moe,remoe}[-hf]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 [ -d .venv/bin ] && PATH=$PWD/.venv/bin:$PATH
@@ -36,4 +36,8 @@ for METHOD in dense moe remoe; do
         EXTRA_ARGS='--tensorboard-log-interval 10 --num-workers 0 --split 98,2,0' \
         bash scripts/train_llama_tiny.sh 1 "$STEPS" 16 "$experts" 1 . >"$RUNS/$METHOD/log" 2>&1
     touch "$RUNS/$METHOD/done"
+done
+for METHOD in dense moe remoe; do
+    [ -d "$RUNS/$METHOD-hf" ] ||
+        python tools/checkpoint/convert.py --to hf --input "$RUNS/$METHOD/checkpoints" --output "$RUNS/$METHOD-hf"
 done

@@ -118,6 +118,15 @@ def _add_run(group) -> None:
         "run goes on with its own checkpoint (--load is --save).",
     )
     group.add_argument(
+        "--moe-relu-router-thresholds",
+        type=float,
+        nargs="+",
+        metavar="T",
+        help="Change the number of active experts of a trained model: one threshold a layer (0 for a "
+        "dense one), as tools/checkpoint/set_active_experts.py finds them. Above 0 it drops the smaller "
+        "gates, below 0 gates are ReLU(logits - T). With --skip-train alone.",
+    )
+    group.add_argument(
         "--no-verify-integrity",
         action="store_true",
         help="Neither hash the files of checkpoints when they are saved nor compare them when one is "

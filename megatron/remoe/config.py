@@ -1,5 +1,6 @@
 """The transformer configuration of a ReMoE model."""
 
+import math
 from dataclasses import dataclass
 
 from megatron.core.transformer.transformer_config import TransformerConfig
@@ -39,6 +40,9 @@ class ReMoETransformerConfig(TransformerConfig):
     moe_relu_row_budget: float | None = None
     """Rows of a layer as a multiple of the target k T, made without waiting for a count; None: off."""
 
+    moe_relu_router_thresholds: list[float] | None = None
+    """Thresholds of the logits, one a layer (0 for a dense one), for evaluation; None: plain ReLU."""
+
     def __post_init__(self) -> None:
         """Megatron's own checks, then those of what bounds or shortens the dense stage."""
         super().__post_init__()
@@ -46,6 +50,7 @@ class ReMoETransformerConfig(TransformerConfig):
         self._check_cap()
         self._check_chunks()
         self._check_row_budget()
+        self._check_thresholds()
 
     def _check_warmup(self) -> None:
         warmup = self.moe_relu_l1_reg_coeff_warmup_multiplier
@@ -119,3 +124,16 @@ class ReMoETransformerConfig(TransformerConfig):
         for other, is_set in needed.items():
             if not is_set:
                 raise ValueError(f"{flag}: goes with {other} alone: give that, or leave it out")
+
+    def _check_thresholds(self) -> None:
+        thresholds = self.moe_relu_router_thresholds
+        if thresholds is None:
+            return
+        flag = "--moe-relu-router-thresholds"
+        if len(thresholds) != self.num_layers:
+            raise ValueError(
+                f"{flag}: {len(thresholds)} values for {self.num_layers} layers: give one a layer, 0 "
+                "for a layer without experts"
+            )
+        if not all(math.isfinite(threshold) for threshold in thresholds):
+            raise ValueError(f"{flag} {' '.join(map(str, thresholds))}: give finite numbers")

@@ -190,6 +190,11 @@ REFUSED = (
         "it stores k experts a token: use transformer_engine or local",
     ),
     Conflict(
+        "--moe-relu-router-thresholds",
+        lambda args, given: args.moe_relu_router_thresholds is not None and not args.skip_train,
+        "is for evaluation, training would not see it: add --skip-train, or leave it out",
+    ),
+    Conflict(
         "--mlp-chunks-for-training",
         lambda args, given: args.mlp_chunks_for_training > 1,
         "each chunk would add a whole L1 loss: leave it out",

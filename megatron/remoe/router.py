@@ -65,12 +65,17 @@ class ReLURouter(TopKRouter):
         # Recompute runs the first forward without and the second with gradients: once is counted.
         # A frozen router is not penalised: the loss could only push the layers below it.
         if not (self.training and torch.is_grad_enabled() and self.weight.requires_grad):
-            return self._capped(*relu_routing(logits))[:2]
+            return self._capped(*relu_routing(logits, self._threshold()))[:2]
         probs, routing_map, counts, probs_per_expert = relu_router(logits, padding_mask)
         # What is penalised and counted are the gates before the cap.
         probs, routing_map, num_dropped = self._capped(probs, routing_map, padding_mask)
         loss = self._l1_loss(counts, probs_per_expert, num_dropped)
         return MoEAuxLossAutoScaler.apply(probs, loss), routing_map
+
+    def _threshold(self) -> float:
+        """Of this layer; read here because Megatron numbers its layers after they are built."""
+        thresholds = self.config.moe_relu_router_thresholds
+        return thresholds[self.layer_number - 1] if thresholds else 0.0
 
     def _capped(
         self, probs: Tensor, routing_map: Tensor, padding_mask: Tensor | None = None

@@ -1,5 +1,7 @@
 """Causal self-attention with rotary positions, grouped heads and optional norms of query and key."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,6 +9,7 @@ from transformers.cache_utils import Cache
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .compat_remoe import update_cache
 from .configuration_remoe import ReMoEConfig
 
 
@@ -24,7 +27,9 @@ class ReMoERMSNorm(nn.Module):
         return F.rms_norm(hidden_states, weight.shape, weight, self.eps)
 
 
-def rotary_embeddings(config: ReMoEConfig, position_ids: Tensor, dtype: torch.dtype):
+def rotary_embeddings(
+    config: ReMoEConfig, position_ids: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """Cosine and sine of every position's angles.
 
     Nothing is kept: a buffer would have to be filled anew in a model that is built on the meta device,
@@ -63,12 +68,12 @@ def eager_attention(
     attention_mask: Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    **kwargs,
+    **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
     """Attention written out, which alone returns its weights; transformers' interface.
 
     Args:
-        module: The attention; its number of query heads a key head.
+        module: The attention; whether it trains.
         query: ``[b, n, s, d]``.
         key: ``[b, m, t, d]``, ``n`` a multiple of ``m``.
         value: As `key`.
@@ -80,8 +85,8 @@ def eager_attention(
     Returns:
         ``[b, s, n, d]`` and the weights ``[b, n, s, t]``.
     """
-    key = key.repeat_interleave(module.num_key_value_groups, dim=1)
-    value = value.repeat_interleave(module.num_key_value_groups, dim=1)
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = query @ key.transpose(2, 3) * scaling
     if attention_mask is not None:
         scores = scores + attention_mask
@@ -98,6 +103,7 @@ class ReMoEAttention(nn.Module):
     def __init__(self, config: ReMoEConfig, layer_idx: int) -> None:
         super().__init__()
         self.config, self.layer_idx, self.head_dim = config, layer_idx, config.head_dim
+        # transformers' kernels read it here
         self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
         self.scaling = config.head_dim**-0.5
         width_q = config.num_attention_heads * config.head_dim
@@ -119,7 +125,7 @@ class ReMoEAttention(nn.Module):
         position_embeddings: tuple[Tensor, Tensor],
         attention_mask: Tensor | None,
         past_key_values: Cache | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend.
 
@@ -142,10 +148,8 @@ class ReMoEAttention(nn.Module):
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = rotate(query, *position_embeddings), rotate(key, *position_embeddings)
         if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention
-        )
+            key, value = update_cache(past_key_values, key, value, self.layer_idx)
+        attend = ALL_ATTENTION_FUNCTIONS.get(self.config._attn_implementation, eager_attention)
         dropout = self.config.attention_dropout if self.training else 0.0
         output, weights = attend(
             self, query, key, value, attention_mask, scaling=self.scaling, dropout=dropout, **kwargs

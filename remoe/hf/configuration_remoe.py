@@ -2,10 +2,24 @@
 
 from typing import Any
 
+from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig
 
+SIZES_THAT_MAY_BE_ABSENT = ("intermediate_size", "shared_expert_intermediate_size")
+SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "num_experts",
+    "moe_intermediate_size",
+    "max_position_embeddings",
+    *SIZES_THAT_MAY_BE_ABSENT,
+)
 QK_NORMS = (None, "head", "full")
 ROUTER_DTYPES = (None, "float32")
+TOKENS = ("pad_token_id", "bos_token_id", "eos_token_id")
 UNSUPPORTED_ROPE_TYPES = ("dynamic", "longrope")
 
 
@@ -55,7 +69,7 @@ class ReMoEConfig(PreTrainedConfig):
     """
 
     model_type = "remoe"
-    keys_to_ignore_at_inference = ("past_key_values",)
+    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012
 
     def __init__(
         self,
@@ -132,13 +146,9 @@ class ReMoEConfig(PreTrainedConfig):
         self.head_dim = head_dim or hidden_size // num_attention_heads
         self._check_routing()
         self._check_layers()
-        super().__init__(
-            tie_word_embeddings=tie_word_embeddings,
-            pad_token_id=pad_token_id,
-            bos_token_id=bos_token_id,
-            eos_token_id=eos_token_id,
-            **kwargs,
-        )
+        # Releases of transformers differ in which of these their own initialisation sets (to None).
+        tokens = {name: getattr(self, name) for name in TOKENS}
+        super().__init__(**kwargs, **tokens, tie_word_embeddings=tie_word_embeddings)  # type: ignore
 
     def has_experts(self, layer: int) -> bool:
         """Whether layer `layer` (from 0) routes to experts."""
@@ -150,9 +160,10 @@ class ReMoEConfig(PreTrainedConfig):
 
     def _check_sizes(self, head_dim: int | None) -> None:
         """Refuse widths and numbers of heads that no attention can have."""
-        names = "vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads"
-        for name in names.split():
-            if not (isinstance(value := getattr(self, name), int) and value > 0):
+        for name in SIZES:
+            value = getattr(self, name)
+            is_absent = value is None and name in SIZES_THAT_MAY_BE_ABSENT
+            if not (is_absent or (isinstance(value, int) and value > 0)):
                 raise ValueError(f"{name} must be a positive integer, got {value!r}")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
@@ -166,6 +177,8 @@ class ReMoEConfig(PreTrainedConfig):
             )
         if (head_dim or self.hidden_size // self.num_attention_heads) % 2:
             raise ValueError(f"head_dim must be even for rotary positions, got {head_dim}")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act={self.hidden_act!r} is none of transformers' activations")
         if self.qk_norm not in QK_NORMS:
             raise ValueError(f"qk_norm must be one of {QK_NORMS}, got {self.qk_norm!r}")
         if (kind := self.rope_parameters.get("rope_type")) in UNSUPPORTED_ROPE_TYPES:

@@ -1,5 +1,7 @@
 """The experts of a layer: the rows of each in one product after another, or all in one call."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -79,7 +81,7 @@ class ReMoEExperts(nn.Module):
         rows = multiply(active, self.down_proj.to(dtype), lengths)
         return torch.zeros_like(hidden_states, dtype=dtype).index_add(0, token_of_row, rows)
 
-    def _multiply(self, dtype: torch.dtype):
+    def _multiply(self, dtype: torch.dtype) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         _, hidden_size, width = self.down_proj.shape
         wants_it = self.config._experts_implementation != "loop"
         return grouped_mm if wants_it and has_grouped_mm(dtype, hidden_size, width) else loop_of_mm

@@ -7,10 +7,13 @@ from pathlib import Path
 from .model_card_remoe import model_card
 
 CODE_FILES = (
+    "compat_remoe.py",
     "configuration_remoe.py",
     "attention_remoe.py",
     "experts_remoe.py",
+    "regularization_remoe.py",
     "router_remoe.py",
+    "decoder_remoe.py",
     "training_remoe.py",
     "model_card_remoe.py",
     "export.py",

@@ -58,11 +58,9 @@ Lambda, the coefficient of the L1 loss that keeps routing sparse, is saved with 
 training mode the loss holds that term; the callback moves lambda once a step.
 
 ```python
-import sys
 from transformers import Trainer
 
-ReMoECallback = sys.modules[type(model).__module__].ReMoECallback
-Trainer(model=model, callbacks=[ReMoECallback()], ...).train()
+Trainer(model=model, callbacks=[model.trainer_callback()], ...).train()
 ```
 
 ## Fewer or more experts without training

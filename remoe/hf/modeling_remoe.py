@@ -1,25 +1,38 @@
 """The decoder, and the language model on top of it, for transformers 5."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
-from transformers.masking_utils import create_causal_mask
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
 from transformers.modeling_utils import PreTrainedModel
 from transformers.utils.generic import can_return_tuple
 
-from .attention_remoe import ReMoEAttention, ReMoERMSNorm, rotary_embeddings
+from .attention_remoe import ReMoERMSNorm, rotary_embeddings
+from .compat_remoe import causal_mask, token_positions
 from .configuration_remoe import ReMoEConfig
+from .decoder_remoe import LayerOutputs, ReMoEDecoderLayer
 from .experts_remoe import ReMoEExperts
 from .export import export_code
-from .router_remoe import ReMoEMLP, ReMoERouter, ReMoESparseBlock
-from .training_remoe import record_counts
 
-EXPERTS_IMPLEMENTATIONS = ("grouped_mm", "loop")
+# From a local folder transformers 5.0 takes only those files that are imported here.
+from .model_card_remoe import model_card  # noqa: F401
+from .regularization_remoe import routing_loss  # noqa: F401
+from .router_remoe import ReMoERouter
+from .training_remoe import ReMoECallback
+
+# What is asked for: what is used. `generate` asks for "batched_mm" by itself.
+EXPERTS_IMPLEMENTATIONS = {
+    None: "grouped_mm",
+    "grouped_mm": "grouped_mm",
+    "batched_mm": "grouped_mm",
+    "loop": "loop",
+    "eager": "loop",
+}
 
 
 @dataclass
@@ -33,49 +46,6 @@ class ReMoEModelOutput(MoeModelOutputWithPast):
     aux_loss: Tensor | None = None
 
 
-class ReMoEDecoderLayer(GradientCheckpointingLayer):
-    """Attention, then experts or one gated unit, each behind a norm and beside the residual."""
-
-    def __init__(self, config: ReMoEConfig, layer_idx: int) -> None:
-        super().__init__()
-        self.self_attn = ReMoEAttention(config, layer_idx)
-        self.has_experts = config.has_experts(layer_idx)
-        if self.has_experts:
-            self.mlp = ReMoESparseBlock(config, layer_idx)
-        else:
-            self.mlp = ReMoEMLP(config, config.intermediate_size)
-        self.input_layernorm = ReMoERMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.post_attention_layernorm = ReMoERMSNorm(config.hidden_size, config.rms_norm_eps)
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        is_counted: bool = False,
-        padding_mask: Tensor | None = None,
-        **kwargs,
-    ) -> tuple[Tensor, Tensor | None, tuple]:
-        """Run it.
-
-        Args:
-            hidden_states: ``[b, s, h]``.
-            is_counted: See `ReMoESparseBlock.forward`.
-            padding_mask: See there.
-            kwargs: For the attention.
-
-        Returns:
-            ``[b, s, h]``; the attention's weights; logits, L1 loss and counts of the routing, which the
-            model records: here they would be recorded again when a checkpoint is recomputed.
-        """
-        attended, weights = self.self_attn(self.input_layernorm(hidden_states), **kwargs)
-        hidden_states = hidden_states + attended
-        normed = self.post_attention_layernorm(hidden_states)
-        if self.has_experts:
-            output, *routing = self.mlp(normed, is_counted, padding_mask)
-        else:
-            output, routing = self.mlp(normed), (None, None, None)
-        return hidden_states + output, weights, tuple(routing)
-
-
 class ReMoEPreTrainedModel(PreTrainedModel):
     """What transformers wants to know of a ReMoE model."""
 
@@ -83,9 +53,9 @@ class ReMoEPreTrainedModel(PreTrainedModel):
     config_class = ReMoEConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules = ("ReMoEDecoderLayer",)
-    _skip_keys_device_placement = ("past_key_values",)
-    _keep_in_fp32_modules_strict = ("reg_coeff",)
+    _no_split_modules = ["ReMoEDecoderLayer"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _keep_in_fp32_modules_strict = ["reg_coeff"]  # noqa: RUF012
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -105,18 +75,23 @@ class ReMoEPreTrainedModel(PreTrainedModel):
 
     def get_correct_experts_implementation(self, requested_experts: str | None) -> str:
         """Ours: transformers' own all want the same number of experts for each token."""
-        if requested_experts not in (None, *EXPERTS_IMPLEMENTATIONS):
+        if requested_experts not in EXPERTS_IMPLEMENTATIONS:
             raise ValueError(
-                f"experts_implementation must be one of {EXPERTS_IMPLEMENTATIONS}, "
-                f"got {requested_experts!r}"
+                f'experts_implementation must be "grouped_mm" or "loop", got {requested_experts!r}'
             )
-        return requested_experts or EXPERTS_IMPLEMENTATIONS[0]
+        return EXPERTS_IMPLEMENTATIONS[requested_experts]
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
         return True
 
-    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs) -> None:
+    def trainer_callback(self) -> ReMoECallback:
+        """What `Trainer` needs to move lambda, also where this code was loaded with the weights."""
+        return ReMoECallback()
+
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, is_main_process: bool = True, **kwargs: Any
+    ) -> None:
         """As transformers, with the code that loads it and a model card beside the weights."""
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if is_main_process:
@@ -128,7 +103,7 @@ class ReMoEModel(ReMoEPreTrainedModel):
 
     def __init__(self, config: ReMoEConfig) -> None:
         super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(
             ReMoEDecoderLayer(config, layer) for layer in range(config.num_hidden_layers)
         )
@@ -148,7 +123,7 @@ class ReMoEModel(ReMoEPreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         output_router_logits: bool | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> ReMoEModelOutput:
         """Run the decoder.
 
@@ -166,65 +141,65 @@ class ReMoEModel(ReMoEPreTrainedModel):
             output_router_logits: Return the logits ``[b * s, num_experts]`` of every layer with experts.
             kwargs: For the attention.
         """
-        config = self.config
+        kwargs.pop("cache_position", None)  # older releases say what is known here
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give input_ids or inputs_embeds: one of them")
-        if output_attentions is None:
-            output_attentions = config.output_attentions
-        if output_attentions and config._attn_implementation != "eager":
+        output_attentions = self._wants("output_attentions", output_attentions)
+        if output_attentions and self.config._attn_implementation != "eager":
             raise ValueError(
-                f"output_attentions: {config._attn_implementation} attention does not give its "
+                f"output_attentions: {self.config._attn_implementation} attention does not give its "
                 'weights, load the model with attn_implementation="eager"'
             )
-        if output_hidden_states is None:
-            output_hidden_states = config.output_hidden_states
-        if output_router_logits is None:
-            output_router_logits = config.output_router_logits
         if use_cache is None:
-            use_cache = config.use_cache and not self.training
+            use_cache = self.config.use_cache and not self.training
         if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=config)
+            past_key_values = DynamicCache(config=self.config)
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        num_tokens, device = inputs_embeds.shape[1], inputs_embeds.device
-        if position_ids is None:
-            seen = 0 if past_key_values is None else past_key_values.get_seq_length()
-            position_ids = torch.arange(num_tokens, device=device).unsqueeze(0) + seen
-        hidden_states = inputs_embeds
-        shared = {
-            "attention_mask": create_causal_mask(
-                config=config,
-                inputs_embeds=inputs_embeds,
-                attention_mask=attention_mask,
-                past_key_values=past_key_values,
-                position_ids=position_ids,
-            ),
-            "position_embeddings": rotary_embeddings(config, position_ids, hidden_states.dtype),
-            "position_ids": position_ids,
-            "past_key_values": past_key_values,
-            "is_counted": self.training and torch.is_grad_enabled(),
-            "padding_mask": _padding(attention_mask, num_tokens),
-            **kwargs,
-        }
-        states, attentions, router_logits, losses = [], [], [], []
+        shared = self._of_all_layers(inputs_embeds, attention_mask, position_ids, past_key_values)
+        hidden_states, of_layers = inputs_embeds, LayerOutputs()
         for layer in self.layers:
-            states.append(hidden_states)
-            hidden_states, weights, (logits, loss, counts) = layer(hidden_states, **shared)
-            attentions.append(weights)
-            if logits is not None:
-                router_logits.append(logits)
-            if loss is not None:
-                losses.append(loss.to(device))
-                record_counts(layer.mlp.router, counts)
+            hidden_states = of_layers.run(layer, hidden_states, **shared, **kwargs)
         hidden_states = self.norm(hidden_states)
+        wants_states = self._wants("output_hidden_states", output_hidden_states)
+        wants_logits = self._wants("output_router_logits", output_router_logits)
         return ReMoEModelOutput(
             last_hidden_state=hidden_states,
             past_key_values=past_key_values if use_cache else None,
-            hidden_states=(*states, hidden_states) if output_hidden_states else None,
-            attentions=tuple(attentions) if output_attentions else None,
-            router_logits=tuple(router_logits) if output_router_logits else None,
-            aux_loss=sum(losses) if losses else None,
+            hidden_states=(*of_layers.inputs, hidden_states) if wants_states else None,
+            attentions=tuple(of_layers.attentions) if output_attentions else None,
+            router_logits=tuple(of_layers.router_logits) if wants_logits else None,  # type: ignore[arg-type]
+            aux_loss=of_layers.aux_loss(),
         )
+
+    def _wants(self, name: str, asked: bool | None) -> bool:
+        """What is asked for, or else what the configuration says."""
+        return bool(getattr(self.config, name) if asked is None else asked)
+
+    def _of_all_layers(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        past_key_values: Cache | None,
+    ) -> dict[str, Any]:
+        """The arguments that every layer is given."""
+        config = self.config
+        if position_ids is None:
+            position_ids = token_positions(inputs_embeds, past_key_values).unsqueeze(0)
+        padding_mask = None
+        if isinstance(attention_mask, Tensor) and attention_mask.dim() == 2:
+            padding_mask = attention_mask[:, -inputs_embeds.shape[1] :] == 0
+        return {
+            "attention_mask": causal_mask(
+                config, inputs_embeds, attention_mask, past_key_values, position_ids
+            ),
+            "position_embeddings": rotary_embeddings(config, position_ids, inputs_embeds.dtype),
+            "position_ids": position_ids,
+            "past_key_values": past_key_values,
+            "is_counted": self.training and torch.is_grad_enabled(),
+            "padding_mask": padding_mask,
+        }
 
 
 class ReMoEForCausalLM(ReMoEPreTrainedModel, GenerationMixin):
@@ -243,11 +218,10 @@ class ReMoEForCausalLM(ReMoEPreTrainedModel, GenerationMixin):
     def forward(
         self,
         input_ids: Tensor | None = None,
-        labels: Tensor | None = None,
+        labels: Any = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
-        shift_labels: Tensor | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> MoeCausalLMOutputWithPast:
         """Run the model.
 
@@ -258,17 +232,20 @@ class ReMoEForCausalLM(ReMoEPreTrainedModel, GenerationMixin):
             num_items_in_batch: Targets of all micro-batches and ranks of a step, as `Trainer` gives it:
                 the loss is a sum over targets divided by it, and the L1 loss is weighed in the same way,
                 so that both are means over the step.
-            shift_labels: Targets that are shifted already.
-            kwargs: As for `ReMoEModel.forward`.
+            kwargs: As for `ReMoEModel.forward`; also `shift_labels` ``[b, s]``, targets that are shifted
+                already.
 
         Returns:
-            `loss` (with labels) holds `aux_loss`, the L1 loss times lambda, in training mode alone.
+            In training mode `loss` holds `aux_loss`, the L1 loss times lambda, added over the layers.
         """
+        # Not a name of its own: `Trainer` takes such names for what every batch holds.
+        shift_labels = kwargs.pop("shift_labels", None)
         outputs = self.model(input_ids=input_ids, **kwargs)
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(outputs.last_hidden_state[:, keep])
-        loss, aux_loss = None, outputs.aux_loss
+        loss = None
         if labels is not None or shift_labels is not None:
+            targets = labels[..., 1:] if shift_labels is None else shift_labels
             loss = self.loss_function(
                 logits,
                 labels,
@@ -276,15 +253,10 @@ class ReMoEForCausalLM(ReMoEPreTrainedModel, GenerationMixin):
                 num_items_in_batch=num_items_in_batch,
                 shift_labels=shift_labels,
             )
-            if aux_loss is not None:
-                if num_items_in_batch is not None:
-                    targets = labels[..., 1:] if shift_labels is None else shift_labels
-                    share = (targets != -100).sum().to(loss.device) / num_items_in_batch
-                    aux_loss = aux_loss.to(loss.device) * share
-                loss = loss + aux_loss.to(loss.device)
+            loss = _with_aux_loss(loss, outputs.aux_loss, targets, num_items_in_batch)
         return MoeCausalLMOutputWithPast(
             loss=loss,
-            aux_loss=aux_loss,
+            aux_loss=outputs.aux_loss,
             logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
@@ -293,8 +265,16 @@ class ReMoEForCausalLM(ReMoEPreTrainedModel, GenerationMixin):
         )
 
 
-def _padding(attention_mask, num_tokens: int) -> Tensor | None:
-    """Which of the last `num_tokens` tokens are padding, ``[b, s]``; None where the mask tells not."""
-    if not isinstance(attention_mask, Tensor) or attention_mask.dim() != 2:
-        return None
-    return attention_mask[:, -num_tokens:] == 0
+def _with_aux_loss(
+    loss: Tensor,
+    aux_loss: Tensor | None,
+    targets: Tensor,
+    num_items_in_batch: Tensor | int | None,
+) -> Tensor:
+    """Add the L1 loss; where `loss` is a share of a step's, in the same share."""
+    if aux_loss is None:
+        return loss
+    if num_items_in_batch is not None:
+        share = (targets != -100).sum().to(aux_loss.device) / num_items_in_batch
+        aux_loss = aux_loss * share
+    return loss + aux_loss.to(loss.device)

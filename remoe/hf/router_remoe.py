@@ -9,7 +9,7 @@ from transformers.activations import ACT2FN
 
 from .configuration_remoe import ReMoEConfig
 from .experts_remoe import ReMoEExperts
-from .training_remoe import routing_loss
+from .regularization_remoe import routing_loss
 
 
 def relu_routing(logits: Tensor, threshold: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -72,6 +72,11 @@ class ReMoERouter(nn.Module):
             with torch.autocast(hidden_states.device.type, enabled=False):
                 logits = F.linear(hidden_states.to(dtype), self.weight.to(dtype))
         return (logits, *relu_routing(logits, self.threshold))
+
+    @torch.no_grad()
+    def record(self, counts: Tensor) -> None:
+        """Add the counts of a micro-batch to those of the step."""
+        self.counts = counts if self.counts is None else self.counts + counts
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ReMoERouter":
         # What .to(), .half() and .bfloat16() go through. Lambda follows the device, never the dtype:

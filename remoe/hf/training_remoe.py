@@ -1,58 +1,16 @@
-"""The L1 loss of the gates, and the controller of its coefficient for transformers' `Trainer`."""
+"""The controller of the L1 loss's coefficient, for transformers' `Trainer` or a loop of one's own."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers.trainer_callback import TrainerCallback
 
+from .router_remoe import ReMoERouter
+
 # Bounds that keep lambda a normal fp32 number which one more step can still move.
 REG_COEFF_MIN = 1e-30
 REG_COEFF_MAX = 1e10
-
-
-def routing_loss(
-    probs: Tensor,
-    routing_map: Tensor,
-    topk: int,
-    load_balancing: bool,
-    padding_mask: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The L1 loss of one layer and micro-batch before its coefficient, and what was counted.
-
-    ``1/T * sum_{t,e} f_e R(x_t)_e`` with ``f_e = E / (k T) * sum_t [R(x_t)_e > 0]``, a constant
-    (eq. 10, 11), or with ``f_e = 1`` (eq. 9). The paper's ``1/L`` is left out, as in the published
-    code: the losses of the layers are added, so that published coefficients compare.
-
-    Args:
-        probs: Gate values ``[num_tokens, num_experts]``.
-        routing_map: Where they are positive, bool.
-        topk: ``k``.
-        load_balancing: Eq. 10 if true, eq. 9 if false.
-        padding_mask: ``[num_tokens]`` bool, True = padding: such rows count for nothing.
-
-    Returns:
-        Scalar fp32; tokens per expert, then the number of tokens, ``[num_experts + 1]`` int64.
-    """
-    if padding_mask is None:
-        num_tokens = torch.full((1,), len(probs), device=probs.device)
-    else:
-        is_token = ~padding_mask
-        num_tokens = is_token.sum(dim=0, keepdim=True)
-        probs, routing_map = probs * is_token[:, None], routing_map & is_token[:, None]
-    counts = torch.cat((routing_map.sum(dim=0), num_tokens))
-    num_tokens = num_tokens.clamp(min=1)
-    probs_per_expert = probs.sum(dim=0, dtype=torch.float32)
-    if load_balancing:
-        fair_share = topk * num_tokens.float() / probs.shape[1]
-        probs_per_expert = probs_per_expert * (counts[:-1].float() / fair_share)
-    return probs_per_expert.sum() / num_tokens[0], counts
-
-
-@torch.no_grad()
-def record_counts(router: nn.Module, counts: Tensor) -> None:
-    """Add the counts of a micro-batch to those of the step."""
-    router.counts = counts if router.counts is None else router.counts + counts
 
 
 @torch.no_grad()
@@ -75,9 +33,11 @@ def update_reg_coeff(
     return stepped.clamp(REG_COEFF_MIN, REG_COEFF_MAX)
 
 
-def trained_routers(model: nn.Module) -> list[nn.Module]:
+def trained_routers(model: nn.Module) -> list[ReMoERouter]:
     """The routers of `model` that learn; a frozen one is neither penalised nor counted."""
-    routers = [module for module in model.modules() if type(module).__name__ == "ReMoERouter"]
+    # By name: code that was loaded from beside the weights has a class of its own.
+    found = [module for module in model.modules() if type(module).__name__ == "ReMoERouter"]
+    routers = cast("list[ReMoERouter]", found)
     return [router for router in routers if router.weight.requires_grad]
 
 
@@ -108,14 +68,15 @@ def step_controller(model: nn.Module, was_taken: bool = True) -> Tensor | None:
     """
     if not (routers := trained_routers(model)):
         return None
-    if any(router.counts is None for router in routers):
+    counts = [router.counts for router in routers if router.counts is not None]
+    if len(counts) < len(routers):
         raise ValueError(
             "the model counted nothing since the last step: run it in training mode, with gradients, "
             "and not under torch.nn.DataParallel (start one process a device)"
         )
     device, config = routers[0].weight.device, routers[0].config
-    totals = [(r.counts[:-1].sum(), r.counts[-1] * config.num_experts) for r in routers]
-    pairs = sum(torch.stack(total).to(device) for total in totals)
+    totals = [torch.stack((c[:-1].sum(), c[-1] * config.num_experts)).to(device) for c in counts]
+    pairs = torch.stack(totals).sum(dim=0)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(pairs)
     num_active, num_slots = pairs.double()
@@ -143,24 +104,23 @@ class ReMoECallback(TrainerCallback):
     def __init__(self) -> None:
         self.sparsity: Tensor | None = None
 
-    def on_train_begin(self, args, state, control, model: nn.Module, **kwargs: Any) -> None:
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Start with empty counters."""
-        reset_counts(model)
+        reset_counts(kwargs["model"])
 
-    def on_step_end(
-        self, args, state, control, model: nn.Module, optimizer=None, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Move lambda, but not where a gradient scaler skipped the step."""
-        was_taken = not getattr(optimizer, "step_was_skipped", False)
-        self.sparsity = step_controller(model, was_taken)
+        was_skipped = getattr(kwargs.get("optimizer"), "step_was_skipped", False)
+        self.sparsity = step_controller(kwargs["model"], was_taken=not was_skipped)
 
-    def on_log(self, args, state, control, logs=None, model=None, **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Add sparsity and lambda to what is logged of training."""
-        if self.sparsity is None or logs is None or "loss" not in logs:
+        logs = kwargs.get("logs") or {}
+        if self.sparsity is None or "loss" not in logs:
             return
         figures = {
             "moe_relu_sparsity": self.sparsity.item(),
-            "moe_relu_l1_reg_coeff": trained_routers(model)[0].reg_coeff.item(),
+            "moe_relu_l1_reg_coeff": trained_routers(kwargs["model"])[0].reg_coeff.item(),
         }
         logs.update(figures)
         state.log_history[-1].update(figures)

@@ -7,7 +7,12 @@ from megatron.training.checkpointing import load_args_from_checkpoint
 from megatron.remoe.checkpoint.settings import CONTROLLER, FUNCTION, SHAPES
 from megatron.remoe.checkpoint.stored_run import StoredRun, is_own
 
-OURS = ("moe_relu_routing", "moe_relu_l1_reg_coeff_init", "moe_granularity")
+OURS = (
+    "moe_relu_routing",
+    "moe_relu_l1_reg_coeff_init",
+    "moe_relu_router_thresholds",
+    "moe_granularity",
+)
 
 
 def restore_settings(args: Namespace, given: frozenset[str], stored: StoredRun | None) -> None:

@@ -1,0 +1,1 @@
+"""What the commands beside it share: text, source models, recorded routing, tuned routers, folders."""
