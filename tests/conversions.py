@@ -86,7 +86,9 @@ DENSE = Architecture(
 TOPK = replace(DENSE, experts=Experts(num_experts=3, topk=2, width=8, layers=(0, 1), relu=False))
 REMOE = replace(
     DENSE,
-    experts=Experts(3, 1, 8, (1, 1), relu=True, shared_width=4, shared_gate=True),
+    experts=Experts(
+        3, 1, 8, (1, 1), relu=True, shared_width=4, shared_gate=True, thresholds=(0.1, -1e-05)
+    ),
     controller=Controller(reached_target=True),
     qkv_bias=True,
     qk_norm=True,

@@ -100,7 +100,7 @@ def _remoe(model: Architecture) -> dict:
         "shared_expert_intermediate_size": experts.shared_width or None,
         "shared_expert_gate": experts.shared_gate,
         "router_dtype": experts.router_dtype,
-        "router_thresholds": None,
+        "router_thresholds": experts.thresholds and list(experts.thresholds),
         "load_balancing": controller.load_balancing,
         "reg_coeff_init": controller.reg_coeff_init,
         "reg_coeff_multiplier": controller.reg_coeff_multiplier,
@@ -177,6 +177,7 @@ def _experts(config: dict) -> Experts | None:
     if family in ("llama", "qwen2", "qwen3"):
         return None
     is_mixtral, is_relu = family == "mixtral", family == "remoe"
+    thresholds = config.get("router_thresholds") if is_relu else None
     return Experts(
         num_experts=_num_experts(config),
         topk=config["num_experts_per_tok"],
@@ -187,6 +188,7 @@ def _experts(config: dict) -> Experts | None:
         shared_width=config.get("shared_expert_intermediate_size") or 0,
         shared_gate=_has_shared_gate(config),
         router_dtype=config.get("router_dtype"),
+        thresholds=tuple(thresholds) if thresholds else None,
     )
 
 

@@ -47,6 +47,7 @@ def architecture_of(
 def _experts_of(args: Namespace) -> Experts | None:
     if not has_experts(args):
         return None
+    thresholds = getattr(args, "moe_relu_router_thresholds", None)
     return Experts(
         num_experts=args.num_experts,
         topk=args.moe_router_topk,
@@ -57,6 +58,7 @@ def _experts_of(args: Namespace) -> Experts | None:
         shared_width=args.moe_shared_expert_intermediate_size or 0,
         shared_gate=bool(getattr(args, "moe_shared_expert_gate", False)),
         router_dtype=ROUTER_DTYPES[args.moe_router_dtype],
+        thresholds=tuple(thresholds) if thresholds and routes_by_relu(args) else None,
     )
 
 
@@ -170,6 +172,7 @@ def stored_args(
             "moe_router_load_balancing_type": "none",
             "moe_aux_loss_coeff": 0.0,
             "moe_router_pre_softmax": True,
+            "moe_relu_router_thresholds": model.experts.thresholds and [*model.experts.thresholds],
         }
     for name, value in {**extra, **derived}.items():
         setattr(args, name, value)

@@ -121,7 +121,6 @@ STOCK = {"model_type": "llama", "hidden_act": "silu"}
         ("sliding_window", {"model_type": "qwen3", "use_sliding_window": True}),
         ("quantization_config", {"quantization_config": {"bits": 4}}),
         ("qk_norm", {"model_type": "remoe", "qk_norm": "full"}),
-        ("router_thresholds", {"model_type": "remoe", "router_thresholds": [0.1]}),
     ],
 )
 def test_an_entry_that_megatron_cannot_express_is_refused_by_name(name, entry):
