@@ -73,9 +73,8 @@ def test_a_model_in_bfloat16_is_as_exact_as_pytorch(folder, there):
         assert value.dtype == (torch.float32 if "reg_coeff" in key else torch.bfloat16)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_model_that_transformers_saved_comes_back_to_the_bit(family, single_rank, tmp_path):
-    """Of every architecture, with a width of heads of its own; one that never was in Megatron."""
+def save_hugging_face(family, folder):
+    """As transformers itself does."""
     torch.manual_seed(1)
     config = config_of(FAMILIES[family], "float32", {})
     config = AutoConfig.for_model(
@@ -85,9 +84,26 @@ def test_a_model_that_transformers_saved_comes_back_to_the_bit(family, single_ra
     model = AutoModelForCausalLM.from_config(config)
     for name in constants(FAMILIES[family]):
         model.get_parameter(name).data.zero_()
-    model.save_pretrained(tmp_path / "hf")
+    model.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_that_transformers_saved_comes_back_to_the_bit(family, single_rank, tmp_path):
+    """Of every architecture, with a width of heads of its own; one that never was in Megatron."""
+    save_hugging_face(family, tmp_path / "hf")
     assert to_megatron(options(tmp_path, "hf", "there")).difference < 1e-4
     assert to_hugging_face(options(tmp_path, "there", "back")).difference < 1e-4
     before = AutoModelForCausalLM.from_pretrained(tmp_path / "hf").state_dict()
     after = AutoModelForCausalLM.from_pretrained(tmp_path / "back").state_dict()
     assert same_bits(before, after)
+
+
+@pytest.mark.parametrize("family", ["llama", "remoe"])
+def test_names_of_transformer_engine_are_written_and_read(family, single_rank, tmp_path):
+    save_hugging_face(family, tmp_path / "hf")
+    to_megatron(options(tmp_path, "hf", "te", transformer_impl="transformer_engine"))
+    norm = "mlp.linear_fc1.layer_norm_weight" if family == "llama" else "pre_mlp_layernorm.weight"
+    assert f"decoder.layers.{norm}" in tensors(tmp_path / "te/release")
+    to_hugging_face(options(tmp_path, "te", "back"))
+    before = AutoModelForCausalLM.from_pretrained(tmp_path / "hf").state_dict()
+    assert same_bits(before, AutoModelForCausalLM.from_pretrained(tmp_path / "back").state_dict())
