@@ -127,12 +127,14 @@ def architecture_of(config: dict, padded_vocab_size: int) -> Architecture:
         padded_vocab_size: Rows that Megatron's embedding is to have.
 
     Raises:
-        ConversionError: If an entry is missing.
+        ConversionError: If an entry is missing, or of another type.
     """
     try:
         return _architecture(config, padded_vocab_size)
     except KeyError as error:
         raise ConversionError(f"config.json: {error.args[0]} is missing") from error
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ConversionError(f"config.json: an entry is of another type ({error})") from error
 
 
 def _architecture(config: dict, padded_vocab_size: int) -> Architecture:

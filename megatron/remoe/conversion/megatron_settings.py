@@ -143,29 +143,10 @@ def stored_args(
 
     parser = add_remoe_args(add_megatron_arguments(ArgumentParser(allow_abbrev=False)))
     args = parser.parse_args(flags_of(model))
-    one_process = ("world_size", "data_parallel_size", "context_parallel_size")
-    derived = {
-        **dict.fromkeys(one_process, 1),
-        "rank": 0,
-        "iteration": 0,
-        "curr_iteration": 0,
-        "consumed_train_samples": 0,
-        "consumed_valid_samples": 0,
-        "skipped_train_samples": 0,
-        "params_dtype": dtype,
-        "bf16": dtype == torch.bfloat16,
-        "fp16": dtype == torch.float16,
-        "padded_vocab_size": model.padded_vocab_size,
+    derived = _derived(model, dtype)
+    derived |= {
         "make_vocab_size_divisible_by": divisible_by,
         "transformer_impl": transformer_impl,
-        "encoder_num_layers": model.num_layers,
-        "encoder_seq_length": model.max_positions,
-        "add_position_embedding": True,
-        "layernorm_zero_centered_gamma": False,
-        "ckpt_format": "torch_dist",
-        "use_dist_ckpt": True,
-        "no_save_optim": True,
-        "no_save_rng": True,
     }
     if model.routing == "ReMoE":  # what `set_for_relu_routing` sets
         derived |= {
@@ -177,6 +158,32 @@ def stored_args(
     for name, value in {**extra, **derived}.items():
         setattr(args, name, value)
     return args
+
+
+def _derived(model: Architecture, dtype: torch.dtype) -> dict:
+    """What Megatron's validation and training write into the arguments."""
+    one_process = ("world_size", "data_parallel_size", "context_parallel_size")
+    return {
+        **dict.fromkeys(one_process, 1),
+        "rank": 0,
+        "iteration": 0,
+        "curr_iteration": 0,
+        "consumed_train_samples": 0,
+        "consumed_valid_samples": 0,
+        "skipped_train_samples": 0,
+        "params_dtype": dtype,
+        "bf16": dtype == torch.bfloat16,
+        "fp16": dtype == torch.float16,
+        "padded_vocab_size": model.padded_vocab_size,
+        "encoder_num_layers": model.num_layers,
+        "encoder_seq_length": model.max_positions,
+        "add_position_embedding": True,
+        "layernorm_zero_centered_gamma": False,
+        "ckpt_format": "torch_dist",
+        "use_dist_ckpt": True,
+        "no_save_optim": True,
+        "no_save_rng": True,
+    }
 
 
 def _number(value: float) -> object:

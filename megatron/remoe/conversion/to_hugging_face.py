@@ -10,12 +10,12 @@ from tqdm import tqdm
 
 from megatron.remoe.checkpoint.manifest import MANIFEST
 from megatron.remoe.checkpoint.stored_run import StoredRun
-from megatron.remoe.conversion.architecture import Architecture, ConversionError
+from megatron.remoe.conversion.architecture import Architecture
 from megatron.remoe.conversion.check import (
     Agreement,
-    compare,
     hugging_face_logits,
     megatron_logits,
+    require_agreement,
     tokens_of_text,
 )
 from megatron.remoe.conversion.families import family_of
@@ -68,17 +68,14 @@ def to_hugging_face(options: Options) -> Agreement:
     with work_folder(options.output, task) as folder:
         write_weights(folder, reader, table, constants(model), dtype, options)
         _write_settings(folder, model, vocabulary, stored, dtype)
-        agreement = compare(
+        return require_agreement(
             megatron_logits(stored.folder, vocabulary.size, dtype),
             hugging_face_logits(folder, dtype),
             tokens,
             dtype,
             options.tolerance,
+            options.say,
         )
-        options.say(str(agreement))
-        if not agreement.is_good:
-            raise ConversionError(f"the two forms disagree, nothing is left: {agreement}")
-    return agreement
 
 
 def _files(folder: Path) -> list[Path]:

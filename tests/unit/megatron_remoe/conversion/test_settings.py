@@ -160,6 +160,12 @@ def test_a_missing_entry_of_config_json_is_named():
         of_config(config, 16)
 
 
+def test_an_entry_of_another_type_is_refused():
+    config = config_of(FAMILIES["remoe"], "float32", {}) | {"moe_layers": 3}
+    with pytest.raises(ConversionError, match=r"config\.json: an entry is of another type"):
+        of_config(config, 16)
+
+
 def test_only_known_arguments_are_taken_from_a_folder():
     assert kept_args({"args": {"seq_length": 64, "spec": ["os", "system"]}}) == {"seq_length": 64}
     with pytest.raises(ConversionError, match="seq_length is 'long'"):
