@@ -76,17 +76,19 @@ DENSE = Architecture(
     ffn_width=12,
     num_heads=4,
     num_groups=2,
-    head_dim=2,
+    head_dim=4,  # not hidden_size / num_heads
     vocab_size=10,
     padded_vocab_size=16,
     max_positions=32,
     norm_eps=1e-5,
     rope_theta=1e4,
 )
-TOPK = replace(DENSE, experts=Experts(num_experts=3, topk=2, width=6, layers=(0, 1), relu=False))
+TOPK = replace(DENSE, experts=Experts(num_experts=3, topk=2, width=8, layers=(0, 1), relu=False))
 REMOE = replace(
     DENSE,
-    experts=Experts(3, 1, 6, (1, 1), relu=True, shared_width=4, shared_gate=True),
+    experts=Experts(
+        3, 1, 8, (1, 1), relu=True, shared_width=4, shared_gate=True, thresholds=(0.1, -1e-05)
+    ),
     controller=Controller(reached_target=True),
     qkv_bias=True,
     qk_norm=True,

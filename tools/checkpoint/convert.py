@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         convert = to_hugging_face if words.to == "hf" else to_megatron
         convert(options)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"convert.py: {error}", file=sys.stderr, flush=True)
         return 1
     print(f"{words.output}: converted", flush=True)

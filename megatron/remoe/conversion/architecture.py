@@ -21,6 +21,7 @@ class Experts:
         shared_width: Of the shared expert; 0 without one.
         shared_gate: Whether a sigmoid gate multiplies the shared expert.
         router_dtype: `float32`, or None for the dtype of the weights.
+        thresholds: Of the logits, one a layer, where active experts were changed after training.
     """
 
     num_experts: int
@@ -32,6 +33,7 @@ class Experts:
     shared_width: int = 0
     shared_gate: bool = False
     router_dtype: str | None = None
+    thresholds: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

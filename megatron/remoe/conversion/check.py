@@ -136,6 +136,26 @@ def hugging_face_logits(folder: Path, dtype: torch.dtype) -> Callable:
     return run
 
 
+def require_agreement(
+    megatron: Callable,
+    hugging_face: Callable,
+    tokens: Tensor,
+    dtype: torch.dtype,
+    tolerance: float,
+    say: Callable[[str], object],
+) -> Agreement:
+    """`compare`, said, and an error above tolerance.
+
+    Raises:
+        ConversionError: If the forms disagree.
+    """
+    agreement = compare(megatron, hugging_face, tokens, dtype, tolerance)
+    say(str(agreement))
+    if not agreement.is_good:
+        raise ConversionError(f"the two forms disagree, nothing is left: {agreement}")
+    return agreement
+
+
 def compare(
     megatron: Callable, hugging_face: Callable, tokens: Tensor, dtype: torch.dtype, tolerance: float
 ) -> Agreement:

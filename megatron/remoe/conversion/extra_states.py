@@ -10,8 +10,9 @@ from megatron.remoe.conversion.architecture import Architecture
 
 ATTENTION = ("self_attention.linear_proj", "self_attention.linear_qkv")
 MLP = ("linear_fc1", "linear_fc2")
-# Layers of TransformerEngine that Megatron's local spec has of its own, without such a place.
-OF_TE = ("self_attention.core_attention",)
+# Where TransformerEngine's layers ask for one and Megatron's local ones do not.
+TE_ATTENTION = ("self_attention.core_attention",)
+TE_QK_NORMS = ("self_attention.q_layernorm", "self_attention.k_layernorm")
 
 
 def extra_states(model: Architecture, transformer_impl: str) -> Iterator[str]:
@@ -22,7 +23,11 @@ def extra_states(model: Architecture, transformer_impl: str) -> Iterator[str]:
         transformer_impl: `local` or `transformer_engine`.
     """
     is_uneven = bool(model.experts) and not all(model.experts.layers)
-    attention = ATTENTION + (OF_TE if transformer_impl == "transformer_engine" else ())
+    is_te = transformer_impl == "transformer_engine"
+    attention = ATTENTION + (TE_ATTENTION if is_te else ())
+    attention += TE_QK_NORMS if is_te and model.qk_norm else ()
+    if is_te:
+        yield _name("decoder.final_layernorm", ())
     for layer in range(model.num_layers):
         prefix = f"decoder.layers.{layer}." if is_uneven else "decoder.layers."
         where = () if is_uneven else ((layer, model.num_layers),)
@@ -31,6 +36,7 @@ def extra_states(model: Architecture, transformer_impl: str) -> Iterator[str]:
             names += [f"mlp.{part}" for part in MLP]
         else:
             yield from _of_experts(prefix, where, model)
+            names += ["pre_mlp_layernorm"] if is_te else []
             if model.experts.shared_width:
                 names += [f"mlp.shared_experts.{part}" for part in MLP]
         for name in names:

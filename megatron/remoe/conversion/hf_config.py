@@ -100,7 +100,7 @@ def _remoe(model: Architecture) -> dict:
         "shared_expert_intermediate_size": experts.shared_width or None,
         "shared_expert_gate": experts.shared_gate,
         "router_dtype": experts.router_dtype,
-        "router_thresholds": None,
+        "router_thresholds": experts.thresholds and list(experts.thresholds),
         "load_balancing": controller.load_balancing,
         "reg_coeff_init": controller.reg_coeff_init,
         "reg_coeff_multiplier": controller.reg_coeff_multiplier,
@@ -127,12 +127,14 @@ def architecture_of(config: dict, padded_vocab_size: int) -> Architecture:
         padded_vocab_size: Rows that Megatron's embedding is to have.
 
     Raises:
-        ConversionError: If an entry is missing.
+        ConversionError: If an entry is missing, or of another type.
     """
     try:
         return _architecture(config, padded_vocab_size)
     except KeyError as error:
         raise ConversionError(f"config.json: {error.args[0]} is missing") from error
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ConversionError(f"config.json: an entry is of another type ({error})") from error
 
 
 def _architecture(config: dict, padded_vocab_size: int) -> Architecture:
@@ -177,8 +179,9 @@ def _experts(config: dict) -> Experts | None:
     if family in ("llama", "qwen2", "qwen3"):
         return None
     is_mixtral, is_relu = family == "mixtral", family == "remoe"
+    thresholds = config.get("router_thresholds") if is_relu else None
     return Experts(
-        num_experts=config["num_local_experts" if is_mixtral else "num_experts"],
+        num_experts=_num_experts(config),
         topk=config["num_experts_per_tok"],
         width=config["intermediate_size" if is_mixtral else "moe_intermediate_size"],
         layers=_moe_layers(config),
@@ -187,7 +190,14 @@ def _experts(config: dict) -> Experts | None:
         shared_width=config.get("shared_expert_intermediate_size") or 0,
         shared_gate=_has_shared_gate(config),
         router_dtype=config.get("router_dtype"),
+        thresholds=tuple(thresholds) if thresholds else None,
     )
+
+
+def _num_experts(config: dict) -> int:
+    # transformers 5 saves Qwen3's under Mixtral's name, older ones did not.
+    names = ("num_experts", "num_local_experts")
+    return next((config[name] for name in names if name in config), None) or config[names[0]]
 
 
 def _has_shared_gate(config: dict) -> bool:

@@ -101,13 +101,17 @@ class HuggingFaceReader:
         """Every file that is read."""
         return sorted({*self._file_of.values(), self.folder / "config.json"})
 
-    def check(self, rules: list[Rule], constants: dict[str, tuple[int, ...]]) -> None:
+    def check(self, rules: list[Rule], unused: dict[str, tuple[int, ...]]) -> None:
         """Refuse a folder that lacks a tensor, has one of another shape or kind, or one of no rule.
+
+        Args:
+            rules: Of the model.
+            unused: Names and shapes that its architecture has besides.
 
         Raises:
             ConversionError: Naming the tensor.
         """
-        wanted = {name: shape for rule in rules for name, shape in rule.hf.items()} | constants
+        wanted = {name: shape for rule in rules for name, shape in rule.hf.items()} | unused
         wanted = {name: shape for name, shape in wanted.items() if not name.startswith(PADDING)}
         for name, shape in wanted.items():
             if name not in self._file_of:
@@ -123,9 +127,6 @@ class HuggingFaceReader:
             raise ConversionError(
                 f"{self.folder}: {left[0]}{more} has no place in Megatron's form of this model"
             )
-        for name in constants:
-            if self.read(name).any():
-                raise ConversionError(f"{self.folder}: {name} is not zero: the model needs it")
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Of a tensor."""

@@ -47,6 +47,7 @@ def architecture_of(
 def _experts_of(args: Namespace) -> Experts | None:
     if not has_experts(args):
         return None
+    thresholds = getattr(args, "moe_relu_router_thresholds", None)
     return Experts(
         num_experts=args.num_experts,
         topk=args.moe_router_topk,
@@ -57,6 +58,7 @@ def _experts_of(args: Namespace) -> Experts | None:
         shared_width=args.moe_shared_expert_intermediate_size or 0,
         shared_gate=bool(getattr(args, "moe_shared_expert_gate", False)),
         router_dtype=ROUTER_DTYPES[args.moe_router_dtype],
+        thresholds=tuple(thresholds) if thresholds and routes_by_relu(args) else None,
     )
 
 
@@ -141,8 +143,27 @@ def stored_args(
 
     parser = add_remoe_args(add_megatron_arguments(ArgumentParser(allow_abbrev=False)))
     args = parser.parse_args(flags_of(model))
+    derived = _derived(model, dtype)
+    derived |= {
+        "make_vocab_size_divisible_by": divisible_by,
+        "transformer_impl": transformer_impl,
+    }
+    if model.routing == "ReMoE":  # what `set_for_relu_routing` sets
+        derived |= {
+            "moe_router_load_balancing_type": "none",
+            "moe_aux_loss_coeff": 0.0,
+            "moe_router_pre_softmax": True,
+            "moe_relu_router_thresholds": model.experts.thresholds and [*model.experts.thresholds],
+        }
+    for name, value in {**extra, **derived}.items():
+        setattr(args, name, value)
+    return args
+
+
+def _derived(model: Architecture, dtype: torch.dtype) -> dict:
+    """What Megatron's validation and training write into the arguments."""
     one_process = ("world_size", "data_parallel_size", "context_parallel_size")
-    derived = {
+    return {
         **dict.fromkeys(one_process, 1),
         "rank": 0,
         "iteration": 0,
@@ -154,8 +175,6 @@ def stored_args(
         "bf16": dtype == torch.bfloat16,
         "fp16": dtype == torch.float16,
         "padded_vocab_size": model.padded_vocab_size,
-        "make_vocab_size_divisible_by": divisible_by,
-        "transformer_impl": transformer_impl,
         "encoder_num_layers": model.num_layers,
         "encoder_seq_length": model.max_positions,
         "add_position_embedding": True,
@@ -165,15 +184,6 @@ def stored_args(
         "no_save_optim": True,
         "no_save_rng": True,
     }
-    if model.routing == "ReMoE":  # what `set_for_relu_routing` sets
-        derived |= {
-            "moe_router_load_balancing_type": "none",
-            "moe_aux_loss_coeff": 0.0,
-            "moe_router_pre_softmax": True,
-        }
-    for name, value in {**extra, **derived}.items():
-        setattr(args, name, value)
-    return args
 
 
 def _number(value: float) -> object:

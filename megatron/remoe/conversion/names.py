@@ -82,7 +82,10 @@ def rules(model: Architecture) -> list[Rule]:
 
 
 def constants(model: Architecture) -> dict[str, Shape]:
-    """Tensors of zeros that the Hugging Face architecture has and the model does not need."""
+    """Names and shapes of what the Hugging Face architecture has and the model does not: zeros.
+
+    Qwen2-MoE has a shared expert; of width 0 it adds nothing, whatever its gate is.
+    """
     if family_of(model) != "qwen2_moe" or model.experts.shared_width:
         return {}
     found: dict[str, Shape] = {}

@@ -191,11 +191,6 @@ OF_HUGGING_FACE = (
         "quantization_config", _is("quantization_config"), "quantised weights are not converted"
     ),
     Refusal("qk_norm", _is("qk_norm", "head"), "Megatron norms queries and keys by head"),
-    Refusal(
-        "router_thresholds",
-        _is("router_thresholds"),
-        "they were set after training: convert the model from before",
-    ),
 )
 
 

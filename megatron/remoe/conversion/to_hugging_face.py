@@ -10,12 +10,12 @@ from tqdm import tqdm
 
 from megatron.remoe.checkpoint.manifest import MANIFEST
 from megatron.remoe.checkpoint.stored_run import StoredRun
-from megatron.remoe.conversion.architecture import Architecture, ConversionError
+from megatron.remoe.conversion.architecture import Architecture
 from megatron.remoe.conversion.check import (
     Agreement,
-    compare,
     hugging_face_logits,
     megatron_logits,
+    require_agreement,
     tokens_of_text,
 )
 from megatron.remoe.conversion.families import family_of
@@ -66,19 +66,16 @@ def to_hugging_face(options: Options) -> Agreement:
     tokens = tokens_of_text(vocabulary, model.max_positions, options.text)
     task = options.task(fingerprint(_files(stored.folder)), dtype)
     with work_folder(options.output, task) as folder:
-        _write_weights(folder, reader, table, constants(model), dtype, options)
+        write_weights(folder, reader, table, constants(model), dtype, options)
         _write_settings(folder, model, vocabulary, stored, dtype)
-        agreement = compare(
+        return require_agreement(
             megatron_logits(stored.folder, vocabulary.size, dtype),
             hugging_face_logits(folder, dtype),
             tokens,
             dtype,
             options.tolerance,
+            options.say,
         )
-        options.say(str(agreement))
-        if not agreement.is_good:
-            raise ConversionError(f"the two forms disagree, nothing is left: {agreement}")
-    return agreement
 
 
 def _files(folder: Path) -> list[Path]:
@@ -94,7 +91,7 @@ def _reached_target(reader: MegatronReader, stored: StoredRun) -> bool | None:
     return all(values) if values else None
 
 
-def _write_weights(
+def write_weights(
     folder: Path,
     reader: MegatronReader,
     table: list[Rule],
@@ -102,6 +99,16 @@ def _write_weights(
     dtype: torch.dtype,
     options: Options,
 ) -> None:
+    """Write every shard and their index, one tensor (or one layer's experts) in memory at a time.
+
+    Args:
+        folder: To write in; finished shards that are there are kept.
+        reader: Of the checkpoint.
+        table: Of its model.
+        zeros: What the architecture has besides.
+        dtype: Of the weights.
+        options: For the size of shards.
+    """
     groups: list = []
     padding = Shard(PADDING_FILE)
     for rule in table:

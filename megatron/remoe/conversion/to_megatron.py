@@ -1,5 +1,6 @@
 """Hugging Face form -> Megatron's form, as a `release` checkpoint that training goes on from."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -11,9 +12,9 @@ from megatron.remoe.checkpoint.saving import tracker_file
 from megatron.remoe.conversion.architecture import Architecture, ConversionError
 from megatron.remoe.conversion.check import (
     Agreement,
-    compare,
     hugging_face_logits,
     megatron_logits,
+    require_agreement,
     tokens_of_text,
 )
 from megatron.remoe.conversion.extra_states import extra_states
@@ -32,7 +33,7 @@ from megatron.remoe.conversion.megatron_writer import (
 from megatron.remoe.conversion.names import MLP_NORM, PADDING, Rule, constants, rules
 from megatron.remoe.conversion.options import Options
 from megatron.remoe.conversion.refused import check_hugging_face
-from megatron.remoe.conversion.vocabulary import vocabulary_of_folder
+from megatron.remoe.conversion.vocabulary import Vocabulary, vocabulary_of_folder
 from megatron.remoe.conversion.work_folder import check_output, fingerprint, work_folder
 
 RELEASE = "release"
@@ -63,32 +64,41 @@ def to_megatron(options: Options) -> Agreement:
     reader, table = HuggingFaceReader(options.input), rules(model)
     reader.check(table, constants(model))
     dtype = options.dtype or reader.dtype("model.embed_tokens.weight")
-    impl = options.transformer_impl or kept.get("transformer_impl") or LOCAL
-    if impl not in (LOCAL, TE):
-        raise ConversionError(f"--transformer-impl {impl}: give {LOCAL} or {TE}")
-    args = stored_args(model, dtype, divisible_by, impl, kept_args(kept))
-    args.tokenizer_type = "HuggingFaceTokenizer" if vocabulary.folder else "NullTokenizer"
-    args.vocab_size = None if vocabulary.folder else vocabulary.size
-    args.tokenizer_model = (
-        str(options.output.absolute() / "tokenizer") if vocabulary.folder else None
-    )
+    args = _args(model, vocabulary, dtype, divisible_by, kept, options)
     tokens = tokens_of_text(vocabulary, model.max_positions, options.text)
     with work_folder(options.output, options.task(fingerprint(reader.files), dtype)) as folder:
-        _write_release(folder, reader, model, args, dtype, options)
+        write_release(folder, reader, model, args, dtype, options)
         if vocabulary.folder:
             (folder / "tokenizer").mkdir(exist_ok=True)
             vocabulary.copy_to(folder / "tokenizer")
-        agreement = compare(
+        return require_agreement(
             megatron_logits(folder, vocabulary.size, dtype),
             hugging_face_logits(options.input, dtype),
             tokens,
             dtype,
             options.tolerance,
+            options.say,
         )
-        options.say(str(agreement))
-        if not agreement.is_good:
-            raise ConversionError(f"the two forms disagree, nothing is left: {agreement}")
-    return agreement
+
+
+def _args(
+    model: Architecture,
+    vocabulary: Vocabulary,
+    dtype: torch.dtype,
+    divisible_by: int,
+    kept: dict,
+    options: Options,
+) -> Namespace:
+    """The arguments to store."""
+    impl = options.transformer_impl or kept.get("transformer_impl") or LOCAL
+    if impl not in (LOCAL, TE):
+        raise ConversionError(f"--transformer-impl {impl}: give {LOCAL} or {TE}")
+    args = stored_args(model, dtype, divisible_by, impl, kept_args(kept))
+    has_tokenizer = vocabulary.folder is not None
+    args.tokenizer_type = "HuggingFaceTokenizer" if has_tokenizer else "NullTokenizer"
+    args.vocab_size = None if has_tokenizer else vocabulary.size
+    args.tokenizer_model = str(options.output.absolute() / "tokenizer") if has_tokenizer else None
+    return args
 
 
 def _divisible_by(options: Options, kept: dict) -> int:
@@ -96,9 +106,19 @@ def _divisible_by(options: Options, kept: dict) -> int:
     return found or DIVISIBLE_BY
 
 
-def _write_release(
+def write_release(
     root: Path, reader: HuggingFaceReader, model: Architecture, args, dtype: torch.dtype, options
 ) -> None:
+    """Write the checkpoint with its manifest and the tracker file that names it.
+
+    Args:
+        root: What `--load` will name; finished files that are there are kept.
+        reader: Of the Hugging Face folder.
+        model: Its architecture.
+        args: To store.
+        dtype: Of the weights.
+        options: For the size of files.
+    """
     folder = root / RELEASE
     folder.mkdir(exist_ok=True)
     if (root / TRACKER).is_file():

@@ -121,7 +121,6 @@ STOCK = {"model_type": "llama", "hidden_act": "silu"}
         ("sliding_window", {"model_type": "qwen3", "use_sliding_window": True}),
         ("quantization_config", {"quantization_config": {"bits": 4}}),
         ("qk_norm", {"model_type": "remoe", "qk_norm": "full"}),
-        ("router_thresholds", {"model_type": "remoe", "router_thresholds": [0.1]}),
     ],
 )
 def test_an_entry_that_megatron_cannot_express_is_refused_by_name(name, entry):
@@ -158,6 +157,12 @@ def test_a_missing_entry_of_config_json_is_named():
     config = config_of(FAMILIES["llama"], "float32", {})
     del config["num_hidden_layers"]
     with pytest.raises(ConversionError, match=r"config\.json: num_hidden_layers is missing"):
+        of_config(config, 16)
+
+
+def test_an_entry_of_another_type_is_refused():
+    config = config_of(FAMILIES["remoe"], "float32", {}) | {"moe_layers": 3}
+    with pytest.raises(ConversionError, match=r"config\.json: an entry is of another type"):
         of_config(config, 16)
 
 
