@@ -1,8 +1,8 @@
 """Ways in: a dense and a TopK model become ReMoE models, by calibration and by naive ways.
 
     bash experiments/three_models/train.sh
-    for m in dense moe; do python tools/checkpoint/convert.py --to hf --input runs/three_models/$m/checkpoints \
-        --tokenizer data/eight/tokenizer --output runs/ways_in/$m; done
+    for m in dense moe; do python tools/checkpoint/convert.py --to hf --output runs/ways_in/$m \
+        --input runs/three_models/$m/checkpoints --tokenizer data/eight/tokenizer; done
     python experiments/ways_in/run.py --models runs/ways_in --corpus data/eight/corpus
 
 Measures loss before, right after, and after a short training of all weights, beside the same training
@@ -23,16 +23,15 @@ import torch.nn.functional as F
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE.parents[1] / "tools" / "checkpoint")]
 
+from remoe.calibration import threshold_for_active_experts
+from remoe.hf import reset_counts, step_controller
 from ways_in import conversion, folders
 from ways_in.families import topk_gates
 from ways_in.measuring import measure, record_inputs, routers_of
 from ways_in.text import read_sequences
 from ways_in.tuning import tune_routers
 
-from remoe.calibration import threshold_for_active_experts
-from remoe.hf import reset_counts, step_controller
-
-NUM_EXPERTS, TOPK, LENGTH, BATCH = 8, 1, 128, 16
+NUM_EXPERTS, TOPK, LENGTH, BATCH = 8, 1, 128, 8
 LR, MULTIPLIER = 3e-4, 1.05
 
 
@@ -43,7 +42,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--tune-steps", type=int, default=100)
-    parser.add_argument("--tokens", type=int, default=65536)
+    parser.add_argument("--tokens", type=int, default=32768)
     words = parser.parse_args()
     study = Study(words)
     study.run("dense", dense_ways(words))
@@ -58,7 +57,7 @@ class Study:
         _, tokenizer = folders.load(words.models / "dense")
         self.calibration = mixed(words.corpus, "train", tokenizer, words.tokens)
         self.training = mixed(words.corpus, "train", tokenizer, words.steps * BATCH * LENGTH, 1)
-        self.evaluation = mixed(words.corpus, "valid", tokenizer, 32768)
+        self.evaluation = mixed(words.corpus, "valid", tokenizer, 16384)
 
     def run(self, name: str, ways: dict) -> None:
         """All ways from one model."""

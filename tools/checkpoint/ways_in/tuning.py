@@ -7,8 +7,9 @@ from remoe.hf import reset_counts, step_controller
 from ways_in.measuring import routers_of
 
 TOKENS_A_STEP = 2048
-# Of the routers' root mean square: Adam's steps are of this size whatever the gradients are.
-LEARNING_RATE_SHARE = 0.02
+# What one of Adam's steps moves a logit by at most, for hidden states behind a norm. 0.4 was too much, and
+# so was a share of the weights' size: the first layer's fit has large weights (experiments/ways_in).
+LOGIT_STEP = 0.1
 REG_COEFF_INIT = 1e-2
 REG_COEFF_MULTIPLIER = 1.1
 
@@ -50,11 +51,8 @@ def tune_routers(model: nn.Module, sequences: Tensor, num_steps: int) -> None:
 
 
 def _train(model: nn.Module, routers: list[nn.Module], sequences: Tensor, num_steps: int) -> None:
-    groups = []
-    for router in routers:
-        size = router.weight.detach().square().mean().sqrt().item()
-        groups.append({"params": [router.weight], "lr": LEARNING_RATE_SHARE * size})
-    optimizer = torch.optim.Adam(groups)
+    weights = [router.weight for router in routers]
+    optimizer = torch.optim.Adam(weights, lr=LOGIT_STEP / model.config.hidden_size)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, num_steps)
     per_step = max(1, TOKENS_A_STEP // sequences.shape[1])
     order = torch.randperm(len(sequences), generator=torch.Generator().manual_seed(0))

@@ -16,7 +16,7 @@ LOGITS = torch.tensor([[3.0, -1.0], [0.5, -2.0]])  # two tokens, two experts
 )
 def test_it_lies_half_way_between_the_last_that_is_in_and_the_first_that_is_out(active, threshold):
     assert threshold_for_active_experts(LOGITS, active) == threshold
-    assert (LOGITS > threshold).sum() == active * 2
+    assert (threshold < LOGITS).sum() == active * 2
 
 
 def test_all_experts_need_a_threshold_just_below_the_smallest_logit():
