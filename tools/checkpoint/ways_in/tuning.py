@@ -7,8 +7,8 @@ from remoe.hf import reset_counts, step_controller
 from ways_in.measuring import routers_of
 
 TOKENS_A_STEP = 2048
-# What one of Adam's steps moves a logit by at most, for hidden states behind a norm. 0.4 was too much, and
-# so was a share of the weights' size: the first layer's fit has large weights (experiments/ways_in).
+# What one of Adam's steps moves a logit by at most, for hidden states behind a norm. 0.4 was too
+# much, and so was a share of the weights' size: the first layer's are large (experiments/ways_in).
 LOGIT_STEP = 0.1
 REG_COEFF_INIT = 1e-2
 REG_COEFF_MULTIPLIER = 1.1
