@@ -190,11 +190,6 @@ REFUSED = (
         "it stores k experts a token: use transformer_engine or local",
     ),
     Conflict(
-        "--moe-relu-router-thresholds",
-        lambda args, given: args.moe_relu_router_thresholds is not None and not args.skip_train,
-        "is for evaluation, training would not see it: add --skip-train, or leave it out",
-    ),
-    Conflict(
         "--mlp-chunks-for-training",
         lambda args, given: args.mlp_chunks_for_training > 1,
         "each chunk would add a whole L1 loss: leave it out",
@@ -298,5 +293,10 @@ def _value_errors(args: Namespace) -> list[str]:
         errors.append(
             f"--moe-relu-l1-reg-coeff-multiplier {args.moe_relu_l1_reg_coeff_multiplier:g}: give a "
             "number above 1 (the paper's is 1.2)"
+        )
+    if args.moe_relu_router_thresholds is not None and not args.skip_train:
+        errors.append(
+            "--moe-relu-router-thresholds: is for evaluation, training would not see it: add "
+            "--skip-train, or leave it out"
         )
     return errors

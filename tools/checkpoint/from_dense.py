@@ -14,6 +14,7 @@ from ways_in.families import DENSE
 from ways_in.measuring import measure
 from ways_in.report import as_json, describe
 from ways_in.text import read_sequences
+from ways_in.tuning import tune_routers
 
 HINTS = {
     "remoe": "it is a ReMoE model already (set_active_experts.py changes its active experts)",
@@ -45,16 +46,16 @@ def _make(words: argparse.Namespace) -> None:
         raise ValueError(
             f"--topk {words.topk}: give a number from 1 to --num-experts {words.num_experts}"
         )
-    active = words.topk if words.active_experts is None else words.active_experts
-    command.check_active(active, words.num_experts)
+    num_steps, active = command.steps_and_active(words, words.topk, words.num_experts)
     folders.check_source(words.model, tuple(DENSE), HINTS)
     folders.check_output(words.output)
     model, tokenizer = folders.load(words.model)
     text = read_sequences(words.text, tokenizer, words.tokens, words.sequence_length)
     before = measure(model, text.evaluation)
     new, fits = conversion.remoe_from_dense(
-        model, text.calibration, words.num_experts, words.topk, active, words.reg_coeff_init
+        model, text.calibration, words.num_experts, words.topk, active
     )
+    tune_routers(new, text.calibration, num_steps)
     after = measure(new, text.evaluation)
     print(describe(before, after, [fit.sum_error for fit in fits]))
     folders.save(new, tokenizer, words.output)

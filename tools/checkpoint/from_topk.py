@@ -14,6 +14,7 @@ from ways_in.families import TOPK
 from ways_in.measuring import measure
 from ways_in.report import as_json, describe
 from ways_in.text import read_sequences
+from ways_in.tuning import tune_routers
 
 HINTS = {
     "remoe": "it is a ReMoE model already (set_active_experts.py changes its active experts)",
@@ -35,11 +36,13 @@ def _make(words: argparse.Namespace) -> None:
     folders.check_output(words.output)
     model, tokenizer = folders.load(words.model)
     config = model.config
-    active = config.num_experts_per_tok if words.active_experts is None else words.active_experts
-    command.check_active(active, config.num_experts)
+    num_steps, active = command.steps_and_active(
+        words, config.num_experts_per_tok, config.num_experts
+    )
     text = read_sequences(words.text, tokenizer, words.tokens, words.sequence_length)
     before = measure(model, text.evaluation)
-    new, fits = conversion.remoe_from_topk(model, text.calibration, active, words.reg_coeff_init)
+    new, fits = conversion.remoe_from_topk(model, text.calibration, active)
+    tune_routers(new, text.calibration, num_steps)
     after = measure(new, text.evaluation)
     print(describe(before, after, [fit.sum_error for fit in fits]))
     folders.save(new, tokenizer, words.output)

@@ -63,7 +63,9 @@ def _run(words: argparse.Namespace) -> None:
     thresholds = model.config.router_thresholds
     _write_thresholds(folder / "config.json", thresholds)
     print(f"before: {before}\nafter:  {after}")
-    print(f"--moe-relu-router-thresholds {' '.join(map(repr, thresholds))}", flush=True)
+    # Without exponents: argparse takes -1e-05 for an option.
+    values = " ".join(f"{threshold:.8f}" for threshold in thresholds)
+    print(f"--moe-relu-router-thresholds {values}", flush=True)
 
 
 def _check(words: argparse.Namespace) -> None:

@@ -62,6 +62,11 @@ REFUSED = [
         "--moe-relu-l1-reg-coeff-multiplier nan",
         "--moe-relu-l1-reg-coeff-multiplier nan: give a number above 1",
     ),
+    (
+        REMOE,
+        "--moe-relu-router-thresholds 0.1 0.1",
+        "--moe-relu-router-thresholds: is for evaluation, training would not see it: add --skip-train",
+    ),
 ]
 
 
@@ -72,6 +77,7 @@ def test_it_is_refused_with_its_value(model, words, message):
 
 
 ACCEPTED = [
+    (REMOE, "--moe-relu-router-thresholds 0.1 -0.1 --skip-train"),
     (REMOE, "--moe-router-topk 1"),
     (REMOE, "--moe-router-topk 8"),  # all experts
     (REMOE, "--moe-granularity 1"),

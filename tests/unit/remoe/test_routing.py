@@ -71,3 +71,32 @@ def test_nan_logits_stay_visible():
     """A NaN must reach the loss, where Megatron's own check stops the run."""
     probs, routing_map = relu_routing(torch.tensor([[float("nan"), 1.0]]))
     assert probs[0, 0].isnan() and not routing_map[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "probs"),
+    [
+        (0.0, [0.0, 0.25, 0.5, 2.0]),
+        (0.5, [0.0, 0.0, 0.0, 2.0]),  # gates that stay keep their value
+        (-0.5, [0.0, 0.75, 1.0, 2.5]),  # -0.5 itself is not above it
+        (-1.0, [0.5, 1.25, 1.5, 3.0]),
+    ],
+)
+def test_a_threshold_drops_small_gates_or_raises_all(threshold, probs):
+    logits = torch.tensor([[-0.5, 0.25, 0.5, 2.0]], requires_grad=True)
+    found, routing_map = relu_routing(logits, threshold)
+    assert found.tolist() == [probs]
+    assert torch.equal(routing_map, found > 0)
+    (gradient,) = torch.autograd.grad(found.sum(), logits)
+    assert torch.equal(gradient, routing_map.float())
+
+
+def test_hugging_face_models_route_by_the_same_thresholds():
+    from remoe.hf.router_remoe import relu_routing as theirs
+
+    logits = torch.randn(50, 8)
+    for threshold in (-0.7, 0.0, 0.3):
+        for one, other in zip(
+            relu_routing(logits, threshold), theirs(logits, threshold), strict=True
+        ):
+            assert torch.equal(one, other)

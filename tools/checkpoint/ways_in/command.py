@@ -7,9 +7,9 @@ from pathlib import Path
 
 from transformers.utils import logging
 
-# Of a model that starts sparse: it reaches what holds sparsity within some tens of steps of alpha 1.2,
-# and is too small to drive the fitted gates down before (experiments/ways_in).
-REG_COEFF_INIT = 1e-3
+# Active experts that routers are fitted to before they are tuned, as a multiple of k: a fit with more is
+# much nearer to the source model, and tuning takes them away where they matter least.
+FIT_SHARE = 1.5
 
 
 def add_text_options(parser: argparse.ArgumentParser) -> None:
@@ -36,15 +36,16 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--active-experts",
         type=float,
         metavar="A",
-        help="mean active experts a token to start from; default k. More is nearer to the source model, "
-        "and training brings them down to k",
+        help="fit routers to A active experts a token, and do not tune: more than k is nearer to the "
+        "source model, and training brings them down to k",
     )
     add(
-        "--reg-coeff-init",
-        type=float,
-        default=REG_COEFF_INIT,
-        metavar="LAMBDA",
-        help="lambda that training starts from (default: %(default)s)",
+        "--tune-steps",
+        type=int,
+        default=100,
+        metavar="N",
+        help="train the routers alone, by loss and controller, for N steps of 2048 tokens "
+        "(default: %(default)s)",
     )
     add_text_options(parser)
 
@@ -58,9 +59,8 @@ def check_numbers(words: argparse.Namespace) -> None:
     for flag, value in (("--tokens", words.tokens), ("--sequence-length", words.sequence_length)):
         if value < 2:
             raise ValueError(f"{flag} {value}: give at least 2")
-    coeff = getattr(words, "reg_coeff_init", 1.0)
-    if not 0 < coeff < float("inf"):
-        raise ValueError(f"--reg-coeff-init {coeff:g}: give a number above 0")
+    if getattr(words, "tune_steps", 0) < 0:
+        raise ValueError(f"--tune-steps {words.tune_steps}: give 0 or more")
 
 
 def check_active(active: float, num_experts: int) -> None:
@@ -73,6 +73,19 @@ def check_active(active: float, num_experts: int) -> None:
         raise ValueError(
             f"--active-experts {active:g}: give a number above 0 and up to the {num_experts} experts"
         )
+
+
+def steps_and_active(words: argparse.Namespace, topk: int, num_experts: int) -> tuple[int, float]:
+    """How long to tune the routers, and how many active experts to fit them to before.
+
+    Raises:
+        ValueError: If that number cannot be.
+    """
+    if words.active_experts is not None:
+        check_active(words.active_experts, num_experts)
+        return 0, words.active_experts
+    fitted = FIT_SHARE * topk if words.tune_steps else topk
+    return words.tune_steps, min(fitted, num_experts)
 
 
 def run(name: str, command: Callable[[], None]) -> int:

@@ -4,13 +4,17 @@ import torch
 from torch import Tensor
 
 from remoe.calibration import RouterFit, fit_relu_router, fit_router_to_clusters
-from remoe.hf import ReMoEForCausalLM
-from ways_in.families import dense_settings, remoe_config, topk_gates, topk_settings
+from remoe.hf import ReMoEConfig, ReMoEForCausalLM
+from ways_in.families import dense_settings, topk_gates, topk_settings
 from ways_in.measuring import record_inputs
+
+# For a fit that is not tuned: near where the controller takes it, which costs less than a climb from
+# smaller values (experiments/ways_in).
+REG_COEFF_INIT = 1e-2
 
 
 def remoe_from_dense(
-    model, sequences: Tensor, num_experts: int, topk: int, active: float, reg_coeff_init: float
+    model, sequences: Tensor, num_experts: int, topk: int, active: float
 ) -> tuple[ReMoEForCausalLM, list[RouterFit]]:
     """Each layer's gated unit as `num_experts` copies, behind a router whose gates sum to about one.
 
@@ -20,12 +24,12 @@ def remoe_from_dense(
         num_experts: ``E``.
         topk: Target of the controller.
         active: Mean active experts to start from.
-        reg_coeff_init: ``lambda_0``.
 
     Returns:
         The new model, and the fit of each layer.
     """
-    config = remoe_config(dense_settings(model.config, num_experts, topk), reg_coeff_init)
+    settings = dense_settings(model.config, num_experts, topk)
+    config = ReMoEConfig(**settings, reg_coeff_init=REG_COEFF_INIT)
     blocks = [layer.mlp for layer in model.model.layers]
     generator = torch.Generator().manual_seed(0)
     fits = [
@@ -43,7 +47,7 @@ def remoe_from_dense(
 
 
 def remoe_from_topk(
-    model, sequences: Tensor, active: float, reg_coeff_init: float
+    model, sequences: Tensor, active: float
 ) -> tuple[ReMoEForCausalLM, list[RouterFit]]:
     """The experts of a TopK model as they are, behind ReLU routers that follow its gates.
 
@@ -51,12 +55,12 @@ def remoe_from_topk(
         model: Mixtral, OLMoE, Qwen2Moe or Qwen3Moe.
         sequences: To calibrate on, ``[num_sequences, sequence_length]``.
         active: Mean active experts to start from.
-        reg_coeff_init: ``lambda_0``.
 
     Returns:
         The new model, and the fit of each layer with experts.
     """
-    config = remoe_config(topk_settings(model.config), reg_coeff_init)
+    settings = topk_settings(model.config)
+    config = ReMoEConfig(**settings, reg_coeff_init=REG_COEFF_INIT)
     layers = [i for i in range(config.num_hidden_layers) if config.has_experts(i)]
     blocks = [model.model.layers[i].mlp for i in layers]
     state = dict(model.state_dict())

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from remoe.hf import ReMoEConfig
-
 
 @dataclass(frozen=True)
 class Family:
@@ -113,8 +111,3 @@ def topk_gates(config, logits: Tensor) -> Tensor:
     if config.model_type == "mixtral" or config.norm_topk_prob:
         values = values / values.sum(dim=1, keepdim=True)
     return torch.zeros_like(logits, dtype=torch.float32).scatter_(1, chosen, values)
-
-
-def remoe_config(settings: dict, reg_coeff_init: float) -> ReMoEConfig:
-    """The configuration of the new model, to train from `reg_coeff_init`."""
-    return ReMoEConfig(**settings, reg_coeff_init=reg_coeff_init)
