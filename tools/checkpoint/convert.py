@@ -43,6 +43,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"convert.py: {error}", file=sys.stderr, flush=True)
         return 1
+    except KeyboardInterrupt:
+        print("convert.py: interrupted; the same command goes on", file=sys.stderr, flush=True)
+        return 130
     print(f"{words.output}: converted", flush=True)
     return 0
 
