@@ -32,7 +32,7 @@ class Options:
         quiet: Neither a progress bar nor a word.
 
     Raises:
-        ConversionError: For a number that cannot be.
+        ConversionError: For a number that cannot be, or an output within the input.
     """
 
     input: Path
@@ -48,6 +48,10 @@ class Options:
     quiet: bool = False
 
     def __post_init__(self) -> None:
+        if self.input.resolve() in self.output.resolve().parents:
+            raise ConversionError(
+                f"--output {self.output}: is in {self.input}: name another folder"
+            )
         if not 0 < self.tolerance < float("inf"):
             raise ConversionError(f"--tolerance {self.tolerance:g}: give a number above 0")
         if self.divisible_by is not None and self.divisible_by < 1:

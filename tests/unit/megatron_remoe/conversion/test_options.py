@@ -20,6 +20,12 @@ def test_a_vocabulary_divisible_by_no_number_is_refused(divisor):
         Options(Path("a"), Path("b"), divisible_by=divisor)
 
 
+def test_an_output_within_the_input_is_refused(tmp_path):
+    with pytest.raises(ConversionError, match=r"is in .*: name another folder"):
+        Options(tmp_path / "run", tmp_path / "other" / ".." / "run" / "hf")
+    Options(tmp_path / "run", tmp_path / "run-hf")
+
+
 @pytest.mark.parametrize(("text", "size"), [("4096", 4096), ("5GB", 5 * 10**9), ("1.5 kb", 1500)])
 def test_sizes_are_read(text, size):
     assert bytes_of(text) == size
