@@ -158,6 +158,8 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> object:
     """
     from transformers import AutoTokenizer
 
+    if not folder.is_dir():
+        raise EvaluationError(f"{folder}: no such folder; give a tokenizer's by --tokenizer")
     try:
         return AutoTokenizer.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True

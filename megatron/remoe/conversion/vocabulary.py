@@ -59,6 +59,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         ConversionError: If the folder has none, or asks to run code.
     """
+    if not folder.is_dir():
+        raise ConversionError(f"{folder}: there is no such folder")
     # transformers reads config.json there, too: this lets it know the type
     from remoe.hf.foreign_code import foreign_code
 
