@@ -7,9 +7,11 @@ from .export import AUTO_MAP
 
 FILES = ("config.json", "tokenizer_config.json", "generation_config.json", "processor_config.json")
 
+KERNELS = ("attn_implementation", "_attn_implementation")
+
 
 def foreign_code(folder: str | Path) -> str | None:
-    """The first entry of `auto_map` that names other code than a ReMoE model's own; None without one.
+    """The first entry that names other code than a ReMoE model's own; None without one.
 
     Loaders that are told to trust a folder run what is named there, and import what lies beside it.
 
@@ -31,6 +33,10 @@ def foreign_code(folder: str | Path) -> str | None:
             asked = dict(content.get("auto_map") or {})
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: cannot be read ({error})") from error
+        for key in KERNELS:
+            # transformers fetches attention of the form `owner/repository` from the hub, and runs it
+            if "/" in str(content.get(key)):
+                return f"{path}: asks to run foreign code ({key}: {content[key]})"
         own = AUTO_MAP if content.get("model_type") == "remoe" else {}
         for key, target in asked.items():
             targets = target if isinstance(target, list) else [target]

@@ -88,7 +88,7 @@ def _load_hugging_face(folder: Path, loading: Loading) -> LoadedModel:
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (ImportError, OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise EvaluationError(f"{folder}: cannot be loaded: {_first_line(error)}") from error
     # transformers would fill these with random numbers and go on.
     if lacking := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):

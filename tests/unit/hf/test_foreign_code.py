@@ -38,6 +38,15 @@ def test_other_code_is_named_with_its_file(folder, file, target):
     assert said.startswith(f"{folder / file}: asks to run foreign code (auto_map AutoModel: ")
 
 
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_attention_of_the_hub_is_foreign(folder, key):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {key: "evil/kernel:attention"}))
+    assert f"asks to run foreign code ({key}: evil/kernel:attention)" in foreign_code(folder)
+    (folder / "config.json").write_text(json.dumps(config | {key: "sdpa"}))
+    assert foreign_code(folder) is None
+
+
 def test_own_names_are_foreign_in_another_model(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "llama"}))
