@@ -19,6 +19,8 @@ from evaluation.loading import add_loading_arguments, loading_of
 from generation.prompts import ask, read_prompts
 
 _DIM, _RESET = "\x1b[2m", "\x1b[0m"
+_LEAST_TEMPERATURE = 1e-4  # logits divided by much less overflow
+_LEAST_SEED = -(2**63)
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -58,6 +60,12 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise EvaluationError(f"--max-new-tokens {args.max_new_tokens}: must be at least 1")
     if not args.temperature >= 0:
         raise EvaluationError(f"--temperature {args.temperature:g}: must be 0 or more")
+    if 0 < args.temperature < _LEAST_TEMPERATURE:
+        raise EvaluationError(
+            f"--temperature {args.temperature:g}: must be 0 or at least {_LEAST_TEMPERATURE:g}"
+        )
+    if not _LEAST_SEED <= args.seed <= -_LEAST_SEED - 1:
+        raise EvaluationError(f"--seed {args.seed}: must be a number of 64 bits")
     if args.top_k < 0:
         raise EvaluationError(f"--top-k {args.top_k}: must be 0 (off) or more")
     if not 0 < args.top_p <= 1:

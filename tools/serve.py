@@ -17,21 +17,31 @@ from transformers.cli.serving import model_manager
 from transformers.cli.transformers import main as transformers_cli
 
 from remoe.hf import ReMoEForCausalLM
+from remoe.hf.foreign_code import foreign_code
 
 
 def main() -> None:
     """Check what is asked for, then hand over."""
-    asked = [word for word in sys.argv[1:2] if not word.startswith("-")]
-    if asked and not (Path(asked[0]) / "config.json").is_file():
-        sys.exit(
-            f"serve.py: {asked[0]}: no config.json there: give a folder in Hugging Face's form"
-        )
+    for word in sys.argv[1:2]:
+        if not word.startswith("-"):
+            _check_folder(Path(word))
     model_manager.transformers.ReMoEForCausalLM = ReMoEForCausalLM
     sys.argv[:1] = ["transformers", "serve"]
     try:
         transformers_cli()
     except ImportError as error:
         sys.exit(f"serve.py: {error}")
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        sys.exit(f"serve.py: {folder}: no config.json there: give a folder in Hugging Face's form")
+    try:
+        foreign = foreign_code(folder)
+    except ValueError as error:
+        sys.exit(f"serve.py: {error}")
+    if foreign and "--trust-remote-code" not in sys.argv:
+        sys.exit(f"serve.py: {foreign}: not run; read it, then say --trust-remote-code")
 
 
 if __name__ == "__main__":

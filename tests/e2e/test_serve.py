@@ -85,6 +85,16 @@ def test_the_server_writes_what_generate_writes(folder):
     assert answer["choices"][0]["text"].split() == [str(i) for i in made.tolist()]
 
 
+def test_foreign_code_is_refused_in_one_line(tmp_path):
+    (tmp_path / "config.json").write_text('{"auto_map": {"AutoConfig": "evil.Evil"}}')
+    done = run([sys.executable, "tools/serve.py", str(tmp_path)])
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"serve.py: {tmp_path}/config.json: asks to run foreign code (auto_map AutoConfig: evil.Evil): "
+        "not run; read it, then say --trust-remote-code\n"
+    )
+
+
 def test_a_folder_without_a_model_is_refused_in_one_line(tmp_path):
     done = run([sys.executable, "tools/serve.py", str(tmp_path)])
     assert done.returncode == 1

@@ -17,6 +17,19 @@ from pathlib import Path
 def main(argv: list[str] | None = None) -> int:
     """Parse, convert, say what is wrong in one line."""
     words = _parse(argv)
+    try:
+        _convert(words)
+    except (ValueError, OSError) as error:
+        print(f"convert.py: {error}", file=sys.stderr, flush=True)
+        return 1
+    except KeyboardInterrupt:
+        print("convert.py: interrupted; the same command goes on", file=sys.stderr, flush=True)
+        return 130
+    print(f"{words.output}: converted", flush=True)
+    return 0
+
+
+def _convert(words: argparse.Namespace) -> None:
     warnings.simplefilter("ignore", UserWarning)  # of Megatron's imports, about other uses
     from megatron.remoe import cpu
 
@@ -25,26 +38,20 @@ def main(argv: list[str] | None = None) -> int:
     from megatron.remoe.conversion.to_hugging_face import to_hugging_face
     from megatron.remoe.conversion.to_megatron import to_megatron
 
-    try:
-        options = Options(
-            input=words.input,
-            output=words.output,
-            ckpt_step=words.ckpt_step,
-            tokenizer=words.tokenizer,
-            dtype=DTYPES.get(words.dtype),
-            max_shard_size=bytes_of(words.max_shard_size),
-            text=words.text,
-            tolerance=words.tolerance,
-            transformer_impl=words.transformer_impl,
-            divisible_by=words.make_vocab_size_divisible_by,
-        )
-        convert = to_hugging_face if words.to == "hf" else to_megatron
-        convert(options)
-    except (ValueError, OSError) as error:
-        print(f"convert.py: {error}", file=sys.stderr, flush=True)
-        return 1
-    print(f"{words.output}: converted", flush=True)
-    return 0
+    options = Options(
+        input=words.input,
+        output=words.output,
+        ckpt_step=words.ckpt_step,
+        tokenizer=words.tokenizer,
+        dtype=DTYPES.get(words.dtype),
+        max_shard_size=bytes_of(words.max_shard_size),
+        text=words.text,
+        tolerance=words.tolerance,
+        transformer_impl=words.transformer_impl,
+        divisible_by=words.make_vocab_size_divisible_by,
+    )
+    convert = to_hugging_face if words.to == "hf" else to_megatron
+    convert(options)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

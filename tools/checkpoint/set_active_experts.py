@@ -57,11 +57,13 @@ def _run(words: argparse.Namespace) -> None:
     before = measure(model, text.evaluation)
     find_thresholds(model, text.calibration, words.active_experts, words.shares)
     after = measure(model, text.evaluation)
-    folder = words.model if words.in_place else words.output
-    if not words.in_place:
-        shutil.copytree(words.model, folder, dirs_exist_ok=True)
     thresholds = model.config.router_thresholds
-    _write_thresholds(folder / "config.json", thresholds)
+    if words.in_place:
+        _write_thresholds(words.model / "config.json", thresholds)
+    else:
+        with folders.new_folder(words.output) as folder:
+            shutil.copytree(words.model, folder, dirs_exist_ok=True)
+            _write_thresholds(folder / "config.json", thresholds)
     print(f"before: {before}\nafter:  {after}")
     # Without exponents: argparse takes -1e-05 for an option.
     values = " ".join(f"{threshold:.8f}" for threshold in thresholds)
@@ -77,6 +79,8 @@ def _check(words: argparse.Namespace) -> None:
     folders.check_source(words.model, ("remoe",), {})
     if words.output:
         folders.check_output(words.output)
+        if words.model.resolve() in words.output.resolve().parents:
+            raise ValueError(f"--output {words.output}: is in the model's folder: name another")
 
 
 def _curve(model, text: Sequences, words: argparse.Namespace) -> list[dict]:
@@ -107,15 +111,15 @@ def _write_curve(words: argparse.Namespace, points: list[dict]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    words.output.mkdir(parents=True, exist_ok=True)
-    (words.output / "curve.json").write_text(json.dumps(points, indent=2) + "\n")
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     axes.plot([p["active_experts"] for p in points], [p["loss"] for p in points], "o-")
     (trained,) = [p for p in points if p["asked"] is None]
     axes.plot(trained["active_experts"], trained["loss"], "o", color="C3", label="as trained")
     axes.set(xlabel="active experts a token", ylabel="loss", xscale="log")
     axes.legend()
-    figure.savefig(words.output / "curve.png", dpi=120)
+    with folders.new_folder(words.output) as folder:
+        (folder / "curve.json").write_text(json.dumps(points, indent=2) + "\n")
+        figure.savefig(folder / "curve.png", dpi=120)
     pyplot.close(figure)
 
 

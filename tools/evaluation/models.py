@@ -1,6 +1,5 @@
 """A model and its tokenizer from a folder of either form; no code of the folder is run unasked."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from evaluation.loading import Loading
 
 HUGGING_FACE, MEGATRON = "Hugging Face", "Megatron"
 _HF_CONFIG = "config.json"
-_OWN_TYPE = "remoe"
 
 
 @dataclass(frozen=True)
@@ -67,9 +65,13 @@ def load(folder: Path, loading: Loading) -> LoadedModel:
     if loading.device is not None:
         _check_device(loading.device)
     with quiet_imports():
-        if form == HUGGING_FACE:
-            return _load_hugging_face(folder, loading)
-        return _load_megatron(folder, loading)
+        read = _load_hugging_face if form == HUGGING_FACE else _load_megatron
+        loaded = read(folder, loading)
+    # Scores of such a model are numbers like any other: the likeliest token of NaNs is the first one.
+    for name, weight in loaded.model.named_parameters():
+        if not weight.isfinite().all():
+            raise EvaluationError(f"{folder}: {name} holds NaN or infinity: the model is damaged")
+    return loaded
 
 
 def _load_hugging_face(folder: Path, loading: Loading) -> LoadedModel:
@@ -83,9 +85,10 @@ def _load_hugging_face(folder: Path, loading: Loading) -> LoadedModel:
             folder,
             dtype=loading.dtype or "auto",
             trust_remote_code=loading.trust_remote_code,
+            use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+    except (ImportError, OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise EvaluationError(f"{folder}: cannot be loaded: {_first_line(error)}") from error
     # transformers would fill these with random numbers and go on.
     if lacking := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
@@ -103,19 +106,16 @@ def _load_hugging_face(folder: Path, loading: Loading) -> LoadedModel:
 
 
 def _refuse_foreign_code(folder: Path, loading: Loading) -> None:
-    """Register our own model type; refuse another that brings its code, unless that is trusted."""
+    """Register our own model type; refuse a folder that brings other code, unless that is trusted."""
+    # Registers our own type, too: the installed class runs, not the folder's copy.
+    from remoe.hf.foreign_code import foreign_code
+
     try:
-        config = json.loads((folder / _HF_CONFIG).read_text(encoding="utf-8"))
-        model_type = config.get("model_type")
-    except (ValueError, AttributeError, OSError) as error:
-        raise EvaluationError(f"{folder / _HF_CONFIG}: not a JSON object ({error})") from error
-    if model_type == _OWN_TYPE:
-        import remoe.hf  # noqa: F401  registers the type: the installed class runs, not the folder's copy
-    elif "auto_map" in config and not loading.trust_remote_code:
-        raise EvaluationError(
-            f"{folder}: brings code of its own for model type {model_type!r}, which is not run;"
-            " read it, then say --trust-remote-code"
-        )
+        foreign = foreign_code(folder)
+    except ValueError as error:
+        raise EvaluationError(str(error)) from error
+    if foreign and not loading.trust_remote_code:
+        raise EvaluationError(f"{foreign}: not run; read it, then say --trust-remote-code")
 
 
 def _load_megatron(folder: Path, loading: Loading) -> LoadedModel:
@@ -158,6 +158,8 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> object:
     """
     from transformers import AutoTokenizer
 
+    if not folder.is_dir():
+        raise EvaluationError(f"{folder}: no such folder; give a tokenizer's by --tokenizer")
     try:
         return AutoTokenizer.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True

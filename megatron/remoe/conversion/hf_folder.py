@@ -17,8 +17,6 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 KEPT = "megatron"
 PADDING_FILE = f"{KEPT}/padding.safetensors"
 SETTINGS_FILE = f"{KEPT}/settings.json"
-# The only entries of auto_map that are known: the code of this package, which is not taken from there.
-OWN_CODE = ("configuration_remoe.", "modeling_remoe.")
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
 
 
@@ -33,7 +31,10 @@ def read_config(folder: Path) -> dict:
         raise ConversionError(f"--input {folder}: there is no such folder")
     config = _read_json(folder / "config.json")
     family = config.get("model_type")
-    _refuse_foreign_code(folder, family)
+    from remoe.hf.foreign_code import foreign_code  # transformers' modelling takes long to import
+
+    if foreign := foreign_code(folder):
+        raise ConversionError(f"{foreign}: refused")
     if family not in CLASSES:
         raise ConversionError(
             f"{folder}/config.json: model_type {family!r} cannot be converted: only "
@@ -50,19 +51,6 @@ def read_config(folder: Path) -> dict:
 def read_kept(folder: Path) -> dict:
     """What a conversion from Megatron's form kept in the folder; empty where there is nothing."""
     return _read_json(folder / SETTINGS_FILE) if (folder / SETTINGS_FILE).is_file() else {}
-
-
-def _refuse_foreign_code(folder: Path, family: str | None) -> None:
-    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
-        if not (folder / name).is_file():
-            continue
-        for key, targets in (_read_json(folder / name).get("auto_map") or {}).items():
-            for target in targets if isinstance(targets, list) else [targets]:
-                own = family == "remoe" and str(target).startswith(OWN_CODE)
-                if target is not None and not own:
-                    raise ConversionError(
-                        f"{folder}/{name}: asks to run foreign code (auto_map {key}: {target}): refused"
-                    )
 
 
 def _read_json(path: Path) -> dict:

@@ -30,6 +30,9 @@ class Options:
         transformer_impl: Whose names Megatron's form has; None: as the model had them, else `local`.
         divisible_by: Of Megatron's padded vocabulary; None: as the model had it, else 128.
         quiet: Neither a progress bar nor a word.
+
+    Raises:
+        ConversionError: For a number that cannot be, or an output within the input.
     """
 
     input: Path
@@ -43,6 +46,18 @@ class Options:
     transformer_impl: str | None = None
     divisible_by: int | None = None
     quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.input.resolve() in self.output.resolve().parents:
+            raise ConversionError(
+                f"--output {self.output}: is in {self.input}: name another folder"
+            )
+        if not 0 < self.tolerance < float("inf"):
+            raise ConversionError(f"--tolerance {self.tolerance:g}: give a number above 0")
+        if self.divisible_by is not None and self.divisible_by < 1:
+            raise ConversionError(
+                f"--make-vocab-size-divisible-by {self.divisible_by}: give a whole number of at least 1"
+            )
 
     def task(self, fingerprint: str, dtype: torch.dtype) -> dict:
         """Everything that the files of the output depend on, for json.

@@ -59,15 +59,13 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         ConversionError: If the folder has none, or asks to run code.
     """
-    path = folder / "tokenizer_config.json"
-    try:
-        config = json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise ConversionError(f"{path}: cannot be read ({error})") from error
-    if config.get("auto_map"):
-        raise ConversionError(f"{path}: asks to run foreign code (auto_map): refused")
-    import remoe.hf  # noqa: F401  transformers reads config.json there, too: let it know the type
+    if not folder.is_dir():
+        raise ConversionError(f"{folder}: there is no such folder")
+    # transformers reads config.json there, too: this lets it know the type
+    from remoe.hf.foreign_code import foreign_code
 
+    if foreign := foreign_code(folder):
+        raise ConversionError(f"{foreign}: refused")
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # transformers and tokenizers raise anything

@@ -1,6 +1,7 @@
 """The folder in which an output comes to be: named when it is whole, gone on with until then."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -37,26 +38,56 @@ def work_folder(output: Path, task: dict) -> Iterator[Path]:
     Args:
         output: The folder that is to appear.
         task: Everything that the output depends on, for json.
+
+    Raises:
+        ConversionError: If another run is writing it, or the place is taken.
     """
-    check_output(output)
     folder = output.with_name(output.name + ".partial")
     text = json.dumps(task, indent=2, sort_keys=True)
-    if folder.exists() and _text(folder / TASK) != text:
-        shutil.rmtree(folder)
+    with _locked(folder):
+        check_output(output)  # another run may have finished it before it gave up the lock
+        _start(folder, text)
+        try:
+            yield folder
+        except ConversionError:
+            shutil.rmtree(folder)
+            raise
+        for path in folder.rglob("*"):
+            sync(path)
+        (folder / TASK).unlink()
+        if output.is_dir():
+            output.rmdir()  # it is empty
+        os.replace(folder, output)
+        sync(output.parent)
+
+
+def _start(folder: Path, task: str) -> None:
+    """Keep what the same task left, remove what another one did; nothing that no conversion wrote."""
+    left = _text(folder / TASK)
+    if left is None and any(folder.iterdir()):
+        raise ConversionError(f"{folder}: is in the way, and not a conversion's: move it")
+    if left not in (None, task):
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (folder / TASK).write_text(task)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Make the folder, and hold it against other runs for as long as this one writes there."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / TASK).write_text(text)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        yield folder
-    except ConversionError:
-        shutil.rmtree(folder)
-        raise
-    (folder / TASK).unlink()
-    for path in folder.rglob("*"):
-        sync(path)
-    if output.is_dir():
-        output.rmdir()  # it is empty
-    os.replace(folder, output)
-    sync(output.parent)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise ConversionError(f"{folder}: another run is writing there") from error
+    except OSError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def fingerprint(files: list[Path]) -> str:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from evaluation.errors import EvaluationError
 from evaluation.loading import Loading
@@ -67,7 +68,7 @@ def test_foreign_code_is_not_run_unless_allowed(llama):
     (llama / "my_model.py").write_text(ALARM)
     names = {"AutoConfig": "my_config.MyConfig", "AutoModelForCausalLM": "my_model.MyModel"}
     change_config(llama, auto_map=names, model_type="my")
-    assert "brings code of its own for model type 'my'" in refusal(llama)
+    assert "asks to run foreign code (auto_map AutoConfig: my_config.MyConfig)" in refusal(llama)
     (llama / "my_model.py").write_text(model)
     trusting = Loading(device="cpu", trust_remote_code=True)
     assert type(load(llama, trusting).model).__name__ == "MyModel"
@@ -89,7 +90,7 @@ def test_the_form_is_told_by_what_lies_there(llama, tmp_path):
 
 def test_a_configuration_that_is_no_json(llama):
     (llama / "config.json").write_text("{")
-    assert "config.json: not a JSON object" in refusal(llama)
+    assert "config.json: cannot be read" in refusal(llama)
 
 
 def test_no_tokenizer(llama):
@@ -114,6 +115,20 @@ def test_no_weights(llama):
 def test_weights_of_another_shape(llama):
     change_config(llama, intermediate_size=28)
     assert f"{llama}: " in refusal(llama)
+
+
+def test_weights_that_are_no_numbers(llama):
+    weights = load_file(llama / "model.safetensors")
+    weights["model.norm.weight"][3] = float("nan")
+    save_file(weights, llama / "model.safetensors", metadata={"format": "pt"})
+    assert "model.norm.weight holds NaN or infinity" in refusal(llama)
+
+
+def test_pickled_weights_are_not_read(llama):
+    weights = load_file(llama / "model.safetensors")
+    (llama / "model.safetensors").unlink()
+    torch.save(weights, llama / "pytorch_model.bin")
+    assert f"{llama}: cannot be loaded: " in refusal(llama)
 
 
 def test_weights_that_are_missing(llama):

@@ -149,6 +149,8 @@ def test_text_ends_where_the_context_does(folders, run, capsys):
         (["--max-new-tokens", 0], "--max-new-tokens 0: must be at least 1"),
         (["--temperature", -1], "--temperature -1: must be 0 or more"),
         (["--temperature", "nan"], "--temperature nan: must be 0 or more"),
+        (["--temperature", "1e-45"], "must be 0 or at least 0.0001"),
+        (["--seed", 2**63], f"--seed {2**63}: must be a number of 64 bits"),
         (["--top-k", -1], "--top-k -1: must be 0"),
         (["--top-p", 0], "--top-p 0: must be above 0"),
         (["--top-k", 5], "give --temperature above 0"),

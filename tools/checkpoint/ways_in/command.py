@@ -92,13 +92,16 @@ def run(name: str, command: Callable[[], None]) -> int:
     """Run a command; what the user can mend is one line and no traceback.
 
     Returns:
-        The exit status: 0, or 1 after an error.
+        The exit status: 0, 1 after an error, 130 after Ctrl-C.
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         command()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"{name}: {error}", file=sys.stderr, flush=True)
         return 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr, flush=True)
+        return 130
     return 0

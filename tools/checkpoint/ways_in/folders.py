@@ -1,12 +1,17 @@
 """Folders of Hugging Face models: read without running their code, written where nothing is."""
 
+import contextlib
 import json
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-import remoe.hf  # noqa: F401  (registers ReMoE, so that no code beside the weights is needed)
+# Registers ReMoE, too, so that no code beside the weights is needed.
+from remoe.hf.foreign_code import foreign_code
 
 MEGATRON_NAMES = ("latest_checkpointed_iteration.txt", ".metadata")
 
@@ -40,9 +45,11 @@ def check_source(folder: Path, wanted: tuple[str, ...], hints: dict[str, str]) -
         hints: For model types that do not, what to do instead.
 
     Raises:
-        ValueError: Naming the type and the mend.
+        ValueError: Naming the type and the mend, or the foreign code that the folder asks to run.
     """
     found = model_type(folder)
+    if foreign := foreign_code(folder):
+        raise ValueError(f"{foreign}: refused")
     if found not in wanted:
         hint = hints.get(found, f"give one of {', '.join(wanted)}")
         raise ValueError(f"{folder}: is a {found} model: {hint}")
@@ -62,22 +69,55 @@ def load(folder: Path):
     """A model in evaluation mode, in the dtype of its weights, and its tokenizer.
 
     Raises:
-        ValueError: If files are missing or damaged.
+        ValueError: If files are missing or damaged, or the tokenizer is larger than the model's.
     """
     try:
         AutoConfig.from_pretrained(folder, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype="auto", trust_remote_code=False, use_safetensors=True
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype="auto",
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except Exception as error:  # transformers and safetensors raise many kinds
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{folder}: cannot be loaded: {line}") from error
+    # transformers would fill these with random numbers and go on.
+    if lacking := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
+        raise ValueError(
+            f"{folder}: {len(lacking)} weights are missing or of another shape, {lacking[0]} first"
+        )
+    if len(tokenizer) > model.config.vocab_size:
+        raise ValueError(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model "
+            f"{model.config.vocab_size}: give it the one that it was trained with"
+        )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval(), tokenizer
 
 
-def save(model, tokenizer, folder: Path) -> None:
+@contextlib.contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """A folder to write in, which gets the output's name when it is whole and is removed if it is not.
+
+    Raises:
+        ValueError: If another run has written the output meanwhile.
+    """
+    part = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    part.mkdir(parents=True)
+    try:
+        yield part
+        check_output(output)
+        part.replace(output)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def save(model, tokenizer, output: Path) -> None:
     """Write model, code and tokenizer."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with new_folder(output) as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)

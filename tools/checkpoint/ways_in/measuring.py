@@ -1,5 +1,6 @@
 """What a Hugging Face model gives on sequences: its loss, and what its layers see and choose."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -44,6 +45,9 @@ def measure(model: nn.Module, sequences: Tensor) -> Measured:
     Args:
         model: In evaluation mode.
         sequences: ``[num_sequences, sequence_length]`` ids.
+
+    Raises:
+        ValueError: If the loss is no number, as it is where weights are damaged.
     """
     routers = routers_of(model)
     loss, active = 0.0, torch.zeros(len(routers), dtype=torch.float64)
@@ -64,6 +68,8 @@ def measure(model: nn.Module, sequences: Tensor) -> Measured:
     finally:
         for hook in hooks:
             hook.remove()
+    if not math.isfinite(loss):
+        raise ValueError(f"the loss of the {model.config.model_type} model on the text is {loss}")
     num_sequences, length = sequences.shape
     return Measured(loss / (num_sequences * (length - 1)), (active / sequences.numel()).tolist())
 
