@@ -41,8 +41,9 @@ class Generation:
     def __init__(self, folder: Path, args: argparse.Namespace) -> None:
         self.args = args
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModelForCausalLM.from_pretrained(folder).to(device).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        self.model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False)
+        self.model.to(device).eval()
         text = "".join(pydoc_data.topics.topics.values())[:200_000]
         self.tokens = self.tokenizer(text, return_tensors="pt").input_ids[0].to(device)
 

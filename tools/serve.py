@@ -22,8 +22,8 @@ from remoe.hf.foreign_code import foreign_code
 
 def main() -> None:
     """Check what is asked for, then hand over."""
-    for word in sys.argv[1:2]:
-        if not word.startswith("-"):
+    for i, word in enumerate(sys.argv[1:]):
+        if Path(word).is_dir() or (i == 0 and not word.startswith("-")):
             _check_folder(Path(word))
     model_manager.transformers.ReMoEForCausalLM = ReMoEForCausalLM
     sys.argv[:1] = ["transformers", "serve"]

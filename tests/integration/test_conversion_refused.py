@@ -119,6 +119,10 @@ WRONG = {
         change("config.json", intermediate_size=96),
         r"gate_proj\.weight is \[128, 64\], config\.json says \[96, 64\]",
     ),
+    "a padding that asks for all memory": (
+        change("megatron/settings.json", make_vocab_size_divisible_by=10**9),
+        "is to be a multiple of 1000000000: give --make-vocab-size-divisible-by, 1 to 65536",
+    ),
     "a smaller vocabulary than the tokenizer's": (
         change("config.json", vocab_size=500),
         r"the tokenizer has 512 tokens, config\.json of .* says 500",

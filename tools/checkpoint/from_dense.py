@@ -50,7 +50,9 @@ def _make(words: argparse.Namespace) -> None:
     folders.check_source(words.model, tuple(DENSE), HINTS)
     folders.check_output(words.output)
     model, tokenizer = folders.load(words.model)
-    text = read_sequences(words.text, tokenizer, words.tokens, words.sequence_length)
+    text = read_sequences(
+        words.text, tokenizer, words.tokens, command.sequence_length(words, model)
+    )
     before = measure(model, text.evaluation)
     new, fits = conversion.remoe_from_dense(
         model, text.calibration, words.num_experts, words.topk, active

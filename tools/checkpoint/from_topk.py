@@ -39,7 +39,9 @@ def _make(words: argparse.Namespace) -> None:
     num_steps, active = command.steps_and_active(
         words, config.num_experts_per_tok, config.num_experts
     )
-    text = read_sequences(words.text, tokenizer, words.tokens, words.sequence_length)
+    text = read_sequences(
+        words.text, tokenizer, words.tokens, command.sequence_length(words, model)
+    )
     before = measure(model, text.evaluation)
     new, fits = conversion.remoe_from_topk(model, text.calibration, active)
     tune_routers(new, text.calibration, num_steps)

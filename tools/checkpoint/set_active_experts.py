@@ -11,6 +11,7 @@ import argparse
 import json
 import shutil
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 from ways_in import command, folders
@@ -50,7 +51,9 @@ def _run(words: argparse.Namespace) -> None:
     model, tokenizer = folders.load(words.model)
     for active in words.curve or [words.active_experts]:
         command.check_active(active, model.config.num_experts)
-    text = read_sequences(words.text, tokenizer, words.tokens, words.sequence_length)
+    text = read_sequences(
+        words.text, tokenizer, words.tokens, command.sequence_length(words, model)
+    )
     if words.curve:
         _write_curve(words, _curve(model, text, words))
         return
@@ -65,8 +68,8 @@ def _run(words: argparse.Namespace) -> None:
             shutil.copytree(words.model, folder, dirs_exist_ok=True)
             _write_thresholds(folder / "config.json", thresholds)
     print(f"before: {before}\nafter:  {after}")
-    # Without exponents: argparse takes -1e-05 for an option.
-    values = " ".join(f"{threshold:.8f}" for threshold in thresholds)
+    # All digits, without exponents: argparse takes -1e-05 for an option.
+    values = " ".join(f"{Decimal(repr(threshold)):f}" for threshold in thresholds)
     print(f"--moe-relu-router-thresholds {values}", flush=True)
 
 

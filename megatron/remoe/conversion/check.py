@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import itertools
 import json
 import pydoc_data.topics
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from megatron.remoe.inference.stored_model import load_model
 
 TOLERANCE = 1e-4  # of a logit, in fp32
 ROWS, LENGTH = 4, 128
+MOST_TEXT = ROWS * LENGTH * 16  # characters
 # Of plain PyTorch's own error in a low precision against fp32.
 TIMES_OWN_ERROR = 2.0
 
@@ -68,17 +70,18 @@ def tokens_of_text(vocabulary: Vocabulary, max_positions: int, path: Path | None
     Args:
         vocabulary: Of the model.
         max_positions: Longest row.
-        path: `--text`; default English prose of the standard library.
+        path: `--text`: JSON lines with a "text" each (.jsonl), or plain; default English prose of the
+            standard library.
 
     Raises:
         ConversionError: If the file cannot be read, or is too short.
     """
     try:
-        text = path.read_text() if path else "\n".join(pydoc_data.topics.topics.values())
-    except (OSError, UnicodeDecodeError) as error:
+        text = _read(path) if path else "\n".join(pydoc_data.topics.topics.values())
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConversionError(f"--text {path}: cannot be read ({error})") from error
     length = min(LENGTH, max_positions)
-    wanted = text[: ROWS * length * 16]
+    wanted = text[:MOST_TEXT]
     if vocabulary.tokenizer is None:
         ids = [byte % vocabulary.size for byte in wanted.encode()]
     else:
@@ -87,6 +90,13 @@ def tokens_of_text(vocabulary: Vocabulary, max_positions: int, path: Path | None
     if rows == 0:
         raise ConversionError(f"--text {path}: has {len(ids)} tokens: give at least {length}")
     return torch.tensor(ids[: rows * length]).view(rows, length)
+
+
+def _read(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        if path.suffix != ".jsonl":
+            return file.read(MOST_TEXT)
+        return "\n".join(json.loads(line)["text"] for line in itertools.islice(file, ROWS * LENGTH))
 
 
 def megatron_logits(folder: Path, vocab_size: int, dtype: torch.dtype) -> Callable:

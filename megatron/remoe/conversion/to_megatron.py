@@ -39,6 +39,7 @@ from megatron.remoe.conversion.work_folder import check_output, fingerprint, wor
 RELEASE = "release"
 LOCAL, TE = "local", "transformer_engine"
 DIVISIBLE_BY = 128  # Megatron's own default
+MOST_DIVISIBLE_BY = 65536  # else a number in a file could ask for any amount of memory
 LOCAL_NORM = "mlp.linear_fc1.layer_norm_weight"
 
 
@@ -103,6 +104,11 @@ def _args(
 
 def _divisible_by(options: Options, kept: dict) -> int:
     found = options.divisible_by or kept_number(kept, "make_vocab_size_divisible_by")
+    if found and not 0 < found <= MOST_DIVISIBLE_BY:
+        raise ConversionError(
+            f"{options.input}: its vocabulary is to be a multiple of {found}: give "
+            f"--make-vocab-size-divisible-by, 1 to {MOST_DIVISIBLE_BY}"
+        )
     return found or DIVISIBLE_BY
 
 

@@ -10,6 +10,7 @@ from transformers.utils import logging
 # Active experts that routers are fitted to before they are tuned, as a multiple of k: a fit with more is
 # much nearer to the source model, and tuning takes them away where they matter least.
 FIT_SHARE = 1.5
+LONGEST_DEFAULT = 512  # tokens of a sequence
 
 
 def add_text_options(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,11 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
         default=65536,
         help="to calibrate on; takes 4 bytes x hidden size x layers each (default: %(default)s)",
     )
-    add("--sequence-length", type=int, default=512, help="(default: %(default)s)")
+    add(
+        "--sequence-length",
+        type=int,
+        help="(default: 512, or what the model was trained on if less)",
+    )
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +47,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--tune-steps",
         type=int,
-        default=100,
+        default=300,
         metavar="N",
         help="train the routers alone, by loss and controller, for N steps of 2048 tokens "
         "(default: %(default)s)",
@@ -57,10 +62,26 @@ def check_numbers(words: argparse.Namespace) -> None:
         ValueError: Naming the option and the mend.
     """
     for flag, value in (("--tokens", words.tokens), ("--sequence-length", words.sequence_length)):
-        if value < 2:
+        if value is not None and value < 2:
             raise ValueError(f"{flag} {value}: give at least 2")
     if getattr(words, "tune_steps", 0) < 0:
         raise ValueError(f"--tune-steps {words.tune_steps}: give 0 or more")
+
+
+def sequence_length(words: argparse.Namespace, model) -> int:
+    """Tokens of a sequence: what is asked for, or what the model takes.
+
+    Raises:
+        ValueError: If it is more than the model was trained on.
+    """
+    longest = model.config.max_position_embeddings
+    if words.sequence_length is None:
+        return min(LONGEST_DEFAULT, longest)
+    if words.sequence_length > longest:
+        raise ValueError(
+            f"--sequence-length {words.sequence_length}: the model was trained on {longest} at most"
+        )
+    return words.sequence_length
 
 
 def check_active(active: float, num_experts: int) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,13 +57,18 @@ def check_source(folder: Path, wanted: tuple[str, ...], hints: dict[str, str]) -
 
 
 def check_output(folder: Path) -> None:
-    """Refuse to write where something is.
+    """Refuse to write where something is, or where nothing can be written.
 
     Raises:
-        ValueError: If the folder is not new or empty.
+        ValueError: If the folder is not new or empty, or cannot be made.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--output {folder}: is there already: name a new folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(dir=folder.parent).cleanup()
+    except OSError as error:
+        raise ValueError(f"--output {folder}: cannot be written: {error.strerror}") from error
 
 
 def load(folder: Path):

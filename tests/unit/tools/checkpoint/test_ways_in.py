@@ -132,7 +132,7 @@ def test_a_megatron_checkpoint_is_sent_through_the_converter(call, tmp_path):
     ("name", "content", "message"),
     [
         ("missing.jsonl", None, "cannot be read: No such file or directory"),
-        ("short.txt", b"the cat", "4 sequences of 512 are the least: give more text"),
+        ("short.txt", b"the cat", "4 sequences of 64 are the least: give more text"),
         ("bad.jsonl", b'{"txt": 1}\n', 'bad.jsonl:1: is not a JSON object with a string "text"'),
         ("bytes.txt", b"\xff\xfe\xff", "is not UTF-8 text"),
     ],
@@ -143,6 +143,23 @@ def test_text_that_is_none_is_one_line(models, call, tmp_path, name, content, me
     words = (models / "mixtral", "--text", tmp_path / name)
     status, said = call("from_topk", *words, with_text=False)
     assert status == 1 and message in said and len(said.splitlines()) == 1
+
+
+def test_sequences_longer_than_the_model_was_trained_on_are_refused(models, call, text):
+    words = ("--text", text, "--sequence-length", 65)
+    status, said = call("from_topk", models / "mixtral", *words, with_text=False)
+    assert status == 1
+    assert "--sequence-length 65: the model was trained on 64 at most" in said
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(models, call, tmp_path):
+    (tmp_path / "file").write_text("")
+    words = ("--output", tmp_path / "file" / "new")
+    status, said = call("from_topk", models / "mixtral", *words, with_output=False)
+    assert (status, said) == (
+        1,
+        f"from_topk.py: --output {words[1]}: cannot be written: File exists\n",
+    )
 
 
 def test_an_output_that_holds_something_is_left_alone(models, call, tmp_path):
