@@ -43,6 +43,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--tune-steps", type=int, default=100)
     parser.add_argument("--tokens", type=int, default=32768)
+    parser.add_argument(
+        "--way", default="", help="only ways with this in their name; other rows stay"
+    )
     words = parser.parse_args()
     study = Study(words)
     study.run("dense", dense_ways(words))
@@ -54,6 +57,8 @@ class Study:
 
     def __init__(self, words: argparse.Namespace) -> None:
         self.words, self.rows = words, []
+        if words.way:
+            self.rows = json.loads((HERE / "results.json").read_text())["rows"]
         _, tokenizer = folders.load(words.models / "dense")
         self.calibration = mixed(words.corpus, "train", tokenizer, words.tokens)
         self.training = mixed(words.corpus, "train", tokenizer, words.steps * BATCH * LENGTH, 1)
@@ -62,6 +67,8 @@ class Study:
     def run(self, name: str, ways: dict) -> None:
         """All ways from one model."""
         for way, make in ways.items():
+            if self.words.way not in way:
+                continue
             start = time.time()
             torch.manual_seed(0)
             model, _ = folders.load(self.words.models / name)
@@ -70,20 +77,31 @@ class Study:
             after = measure(model, self.evaluation)
             train(model, self.training)
             trained = measure(model, self.evaluation)
-            row = {"from": name, "way": way, "seconds_to_make": round(made, 1)}
+            row = {"from": name, "way": way, "commit": commit(), "seconds_to_make": round(made, 1)}
             for when, found in (("right_after", after), ("trained", trained)):
                 row |= {f"loss_{when}": found.loss, f"active_{when}": found.mean_active}
             row["by_layer_trained"] = trained.active_experts
-            self.rows.append(row)
             print(json.dumps(row), flush=True)
+            names = [(old["from"], old["way"]) for old in self.rows]
+            if (name, way) in names:
+                self.rows[names.index((name, way))] = row
+            else:
+                self.rows.append(row)
             self.save()
 
     def save(self) -> None:
         """Write what there is."""
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
-        options = {name: str(value) for name, value in vars(self.words).items()}
-        result = {"commit": commit.stdout.strip(), "options": options, "rows": self.rows}
+        options = {name: str(value) for name, value in vars(self.words).items() if name != "way"}
+        result = {"options": options, "rows": self.rows}
         (HERE / "results.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def commit() -> str:
+    """Of the working tree."""
+    found = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip()
 
 
 def mixed(corpus: Path, split: str, tokenizer, num_tokens: int, part: int = 0) -> torch.Tensor:

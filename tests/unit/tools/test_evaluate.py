@@ -192,7 +192,10 @@ def test_an_environment_that_forbids_the_hub_is_obeyed():
         (["--tasks", "race"], "--tasks race: not among the packaged tasks"),
         (["--tasks", "none"], "--tasks none: nothing to do without --domains"),
         (["--tasks", "none", "--domains", "/nowhere"], "--domains /nowhere: no .jsonl file there"),
-        (["--tasks", "piqa", "--tokenizer", "/nowhere"], "/nowhere: no tokenizer can be loaded"),
+        (
+            ["--tasks", "piqa", "--tokenizer", "/nowhere"],
+            "/nowhere: no such folder; give a tokenizer",
+        ),
         (["--tasks", "piqa", "--add", "/nowhere"], "--add /nowhere: not a results file"),
     ],
     ids=lambda value: "_".join(map(str, value)) if isinstance(value, list) else "",

@@ -63,5 +63,8 @@ def _train(model: nn.Module, routers: list[nn.Module], sequences: Tensor, num_st
         optimizer.zero_grad()
         model(input_ids=batch, labels=batch, use_cache=False).loss.backward()
         optimizer.step()
-        decay.step()
+        # Smaller and smaller, like the weights' steps, so that sparsity ends at its target.
+        share = decay.get_last_lr()[0] * model.config.hidden_size / LOGIT_STEP
+        model.config.reg_coeff_multiplier = 1 + (REG_COEFF_MULTIPLIER - 1) * share
         step_controller(model)
+        decay.step()
