@@ -118,7 +118,9 @@ def _write_curve(words: argparse.Namespace, points: list[dict]) -> None:
     axes.plot([p["active_experts"] for p in points], [p["loss"] for p in points], "o-")
     (trained,) = [p for p in points if p["asked"] is None]
     axes.plot(trained["active_experts"], trained["loss"], "o", color="C3", label="as trained")
-    axes.set(xlabel="active experts a token", ylabel="loss", xscale="log")
+    axes.set(xlabel="active experts a token", ylabel="loss, nats a token", xscale="log")
+    axes.xaxis.set_major_formatter("{x:g}")  # not as powers of ten
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.legend()
     with folders.new_folder(words.output) as folder:
         (folder / "curve.json").write_text(json.dumps(points, indent=2) + "\n")
