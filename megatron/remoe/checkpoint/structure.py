@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
-import megatron.core  # noqa: F401  names the classes that Megatron saves as safe
+from megatron.core.safe_globals import register_safe_globals
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
@@ -25,6 +25,8 @@ def wrong_structure(folder: Path, contents: bool = False) -> str | None:
         folder: Of one iteration, in format `torch_dist` or `torch`.
         contents: Compare tensors with their checksums, too.
     """
+    # Done when Megatron is imported; transformers' Trainer takes some of these names away when it resumes.
+    register_safe_globals()
     try:
         if (folder / "metadata.json").exists() or (folder / ".metadata").exists():
             return _wrong_distributed(folder, contents)

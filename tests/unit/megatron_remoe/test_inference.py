@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from torch.distributed.checkpoint import FileSystemReader
@@ -110,6 +111,13 @@ def test_format_torch_is_refused_with_the_mend(saved_runs, single_rank):
 def test_no_checkpoint_is_refused(tmp_path, single_rank):
     with pytest.raises(CheckpointError, match=r"neither metadata\.json"):
         load_model(tmp_path)
+
+
+def test_names_that_another_library_took_from_the_safe_ones_are_safe_again(saved_runs, single_rank):
+    """As transformers' Trainer does in the same process, when it loads its random states."""
+    with torch.serialization.safe_globals([np.ndarray, np.dtype, np._core.multiarray._reconstruct]):
+        pass
+    load_model(saved_runs / "dense")
 
 
 def test_a_truncated_file_is_refused(saved_runs, single_rank, tmp_path):
