@@ -25,7 +25,7 @@ def wrong_structure(folder: Path, contents: bool = False) -> str | None:
         folder: Of one iteration, in format `torch_dist` or `torch`.
         contents: Compare tensors with their checksums, too.
     """
-    # Done when Megatron is imported; transformers' Trainer takes some of these names away when it resumes.
+    # Importing Megatron does it; transformers' Trainer takes some of these names away when it resumes.
     register_safe_globals()
     try:
         if (folder / "metadata.json").exists() or (folder / ".metadata").exists():
