@@ -1,0 +1,1 @@
+"""What routing did: records of it, and pure functions over them. numpy in, numpy out."""
