@@ -9,6 +9,7 @@ from megatron.training.global_vars import get_tokenizer, set_global_variables
 
 from megatron.remoe.checkpoint.agreement import check_settings, check_vocabulary, restart_once
 from megatron.remoe.checkpoint.files import check_checkpoint
+from megatron.remoe.checkpoint.finished import skip_training_if_finished
 from megatron.remoe.checkpoint.patches import guard_checkpoints, start_helpers
 from megatron.remoe.checkpoint.restore_settings import given_names, restore_settings
 from megatron.remoe.checkpoint.stored_run import StoredRun, read_stored_run
@@ -200,6 +201,7 @@ def _look_at_checkpoint(
     if args.use_checkpoint_args:
         restore_settings(args, given_names(parser, given), stored)
     restart_once(args, stored)
+    skip_training_if_finished(args, stored)
     return stored
 
 
