@@ -89,6 +89,7 @@ class LocalRunner:
             "fingerprint": run.fingerprint(),
             "size": run.size,
             "settings": run.settings,
+            "recording": run.recording,
             "command": shown(command),
             **self._origin,
             "threads": self.threads,

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweeping import vocabulary as words
@@ -22,12 +22,14 @@ class Run:
         configuration: The name without the seed.
         size: Which recipe.
         settings: All settings that its method has, as text.
+        recording: Settings of what is kept of it, which do not change what it computes.
     """
 
     name: str
     configuration: str
     size: str
     settings: dict[str, str]
+    recording: dict[str, str] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -48,7 +50,7 @@ class Run:
             method = self.settings["method"]
             result["METHOD"] = words.OF_THE_RECIPES.get(method, method)
         flags = []
-        for key, value in self.settings.items():
+        for key, value in (self.settings | self.recording).items():
             if key.startswith("--"):
                 flags += [key, value] if value else [key]
             elif key in words.VARIABLES:
@@ -60,7 +62,7 @@ class Run:
         return result | ({"EXTRA_ARGS": " ".join(flags)} if flags else {})
 
     def fingerprint(self) -> str:
-        """Changes with any setting."""
+        """Changes with any setting, but not with what is recorded."""
         text = json.dumps([self.size, self.settings], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -77,13 +79,16 @@ def blend_of(folder: str) -> str:
     return " ".join(f"1 {Path(folder) / name}" for name in names)
 
 
-def make_run(size: str, family: dict[str, str], own: dict[str, str]) -> Run:
+def make_run(
+    size: str, family: dict[str, str], own: dict[str, str], recording: dict[str, str] | None = None
+) -> Run:
     """Name a run.
 
     Args:
         size: Which recipe.
         family: Settings that all runs of the family have unless they say otherwise.
         own: Settings over the family's.
+        recording: As in `Run`.
 
     Raises:
         SweepError: No recipe trains this method at this size.
@@ -97,7 +102,9 @@ def make_run(size: str, family: dict[str, str], own: dict[str, str]) -> Run:
         dropped |= set(words.ONLY_RELU)
     settings = {key: merged[key] for key in sorted(merged) if key not in dropped}
     configuration = _configuration(settings, family)
-    run = Run(f"{configuration}_s{settings['seed']}", configuration, size, settings)
+    run = Run(
+        f"{configuration}_s{settings['seed']}", configuration, size, settings, recording or {}
+    )
     if not (words.REPO / run.script).exists():
         raise SweepError(f"{run.name}: size {size} has no recipe for {method} ({run.script})")
     return run
@@ -127,6 +134,8 @@ def command_of(run: Run, runs_root: Path, family: str, extra: list[str] | None =
     environment |= {"RUN_ROOT": str(runs_root), "PROJECT": family, "RUN_NAME": run.name}
     if extra:
         environment["EXTRA_ARGS"] = " ".join([environment.get("EXTRA_ARGS", ""), *extra]).strip()
+    folder = str(runs_root / family / run.name)
+    environment = {name: value.replace("{run}", folder) for name, value in environment.items()}
     assignments = [f"{name}={value}" for name, value in sorted(environment.items())]
     return ["env", *assignments, "bash", str(run.script)]
 

@@ -14,6 +14,7 @@ KEYS = {
     "family",
     "size",
     "settings",
+    "recording",
     "grids",
     "grid",
     "runs",
@@ -22,7 +23,7 @@ KEYS = {
     "estimate",
     "about",
 }
-FAMILY_KEYS = {"name", "size", "settings", "about"}
+FAMILY_KEYS = {"name", "size", "settings", "recording", "about"}
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,11 @@ def _read(path: Path) -> Sweep:
     name = path.parent.name if path.stem == "sweep" else path.stem
     family = _family(document, path, name)
     own = _settings(document.get("settings"), "settings")
+    recording = family["recording"] | _settings(document.get("recording"), "recording")
     runs: dict[str, Run] = {}
     for where, settings in _expanded(document):
         try:
-            run = make_run(family["size"], family["settings"], own | settings)
+            run = make_run(family["size"], family["settings"], own | settings, recording)
         except SweepError as error:
             raise SweepError(f"{where}: {error}") from None
         if runs.setdefault(run.name, run).settings != run.settings:
@@ -110,7 +112,7 @@ def _load(path: Path) -> object:
 def _family(document: dict, path: Path, name: str) -> dict:
     """Name, size and settings that the runs share: a file of its own, or the sweep itself."""
     if "family" not in document:
-        family = {"name": name, "size": document.get("size"), "settings": {}}
+        family = {"name": name, "size": document.get("size"), "settings": {}, "recording": {}}
     elif not isinstance(document["family"], str):
         raise SweepError(f"family must be a path of a YAML file, got {document['family']!r}")
     elif "size" in document:
@@ -121,7 +123,8 @@ def _family(document: dict, path: Path, name: str) -> dict:
             loaded = _mapping(_load(file), "the file")
             _only(loaded, FAMILY_KEYS, "the file")
             family = {"name": file.stem, **loaded}
-            family["settings"] = _settings(loaded.get("settings"), "settings")
+            for part in ("settings", "recording"):
+                family[part] = _settings(loaded.get(part), part)
         except SweepError as error:
             raise SweepError(f"family {document['family']}: {error}") from None
     if family["size"] not in words.SIZES:
