@@ -7,6 +7,8 @@ THIRD_ORDER_SHARE = (
     0.75  # of sampled gates that are evaluated at a third, in Heun's third-order method
 )
 
+SMALLEST_DRAW = 1e-30  # of 0 the noise would be infinite
+
 
 def num_draws(topk: int, num_experts: int) -> int:
     """Uniform random numbers that each token needs: for each choice E to sample and one to weigh."""
@@ -66,7 +68,7 @@ def _choose(logits: Tensor, jitter: float, draws: Tensor | None) -> tuple[Tensor
     if draws is None:
         return pi.gather(-1, best), best
     # The largest of log pi plus Gumbel noise is a sample of pi.
-    noise = -(-draws[:, :-1].log()).log()
+    noise = -(-draws[:, :-1].clamp_min(SMALLEST_DRAW).log()).log()
     expert = (pi.detach().float().log() + noise).argmax(-1, keepdim=True)
     gate = pi.gather(-1, expert)
     is_whole = (expert == best) | (draws[:, -1:] >= THIRD_ORDER_SHARE)
