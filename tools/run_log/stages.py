@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from run_log.scalars import RunLog
+
+STAGE_NAMES = ("I", "II", "III")
 # Within this of the target the run counts as settled; the paper's stage III holds 0.8751 +/- 0.0061.
 SETTLED_WITHIN = 0.02
 
@@ -33,3 +36,21 @@ def find_stages(iterations: np.ndarray, sparsity: np.ndarray, target: float) -> 
     after = int(dense[-1]) + 1 if dense.size else 0
     sparsifying = int(iterations[after]) if after < len(iterations) else None
     return Stages(sparsifying, settled)
+
+
+def stage_spans(run: RunLog) -> list[tuple[str, int, int]]:
+    """Name, first step and end of each stage that a run went through; empty without a target.
+
+    The end is the step at which the next stage begins, of the last one the last step logged. A stage
+    of no length is left out: where k is more than half of E there is no stage II.
+    """
+    if run.target_sparsity is None or "moe_relu_sparsity" not in run.curves:
+        return []
+    steps, sparsity = run.curves["moe_relu_sparsity"]
+    stages = find_stages(steps, sparsity, run.target_sparsity)
+    last = int(steps[-1])
+    sparsifying = last if stages.sparsifying is None else stages.sparsifying
+    settled = last if stages.settled is None else stages.settled
+    bounds = (int(steps[0]), min(sparsifying, settled), settled, last)
+    spans = zip(STAGE_NAMES, bounds[:-1], bounds[1:], strict=True)
+    return [(name, start, end) for name, start, end in spans if start < end]
