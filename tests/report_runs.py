@@ -63,10 +63,7 @@ def make_maps(step: int, method: str = "relu", vocabulary: int = VOCABULARY) -> 
     logits = random.normal(size=(LAYERS, token_ids.size, EXPERTS))
     logits += 0.8 * np.eye(EXPERTS)[np.repeat(domains, _LENGTH)]
     logits += 0.3 * np.random.default_rng(step).normal(size=logits.shape)
-    if method == "relu":
-        chosen = logits > 0.9
-    else:
-        chosen = logits == logits.max(-1, keepdims=True)
+    chosen = logits > 0.9 if method == "relu" else logits == logits.max(-1, keepdims=True)
     meta = {
         "format": 1,
         "step": step,

@@ -13,15 +13,17 @@ from reporting.parts import (
     Section,
     Table,
     absent,
+    height_for,
     names_of,
     panel,
     picture,
+    styles_of,
     title_of,
 )
 from reporting.runs import Run
-from run_log.panels import wrapped
+from run_log.panels import legend_of_runs, plot_line
 from run_log.scalars import RunLogError
-from run_log.style import by_layer, line_styles, over_steps
+from run_log.style import by_layer, from_zero, over_steps
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def build(runs: list[Run]) -> Section | Missing:
         return Missing(title, f"{ANALYSING}   (at least two checkpoints)")
     changes = {run.name: _changes(run) for run in shown}
     many = len(runs) > 1
-    pictures = [_flips(changes, many)]
+    pictures = [_flips(runs, changes)]
     pictures += [_saturation(run, changes[run.name], many) for run in shown]
     header = ["run, from checkpoint to checkpoint", "flip rate", "flip count a token and layer"]
     return Section(
@@ -99,24 +101,17 @@ def _rows(name: str, found: Changes) -> list[list[str]]:
     ]
 
 
-def _flips(changes: dict[str, Changes], many: bool) -> Picture:
-    figure, (axis,) = panel()
-    for name, style in line_styles(changes).items():
-        rates = 100 * np.array(changes[name].flip_rates)
-        axis.plot(
-            changes[name].steps[1:],
-            rates,
-            marker="o",
-            color=style.colour,
-            linestyle=style.dashes,
-            label=wrapped(name),
-        )
+def _flips(runs: list[Run], changes: dict[str, Changes]) -> Picture:
+    figure, (axis,) = panel(height_for(runs))
+    styles = styles_of(runs)
+    for name, found in changes.items():
+        curve = found.steps[1:], 100 * np.array(found.flip_rates)
+        plot_line(axis, curve, name, styles, marker="o")
     axis.set(title="Flip rate since the checkpoint before", ylabel="% of (token, expert) decisions")
-    axis.set_ylim(bottom=0)
+    from_zero(axis)
     over_steps(axis)
-    if many:
-        axis.legend(frameon=False)
-    return picture(figure, "flip-rate", "Flip rate over checkpoints", "")
+    legend_of_runs(axis, styles)
+    return picture(figure, "flip-rate", "Flip rate over checkpoints")
 
 
 def _saturation(run: Run, found: Changes, many: bool) -> Picture:
@@ -130,4 +125,4 @@ def _saturation(run: Run, found: Changes, many: bool) -> Picture:
     over_steps(axis)
     if found.saturation.shape[1] <= 12:
         axis.legend(frameon=False, ncols=2, loc="lower right")
-    return picture(figure, f"saturation-{run.name}", f"Saturation by layer, {run.name}", "")
+    return picture(figure, f"saturation-{run.name}", f"Saturation by layer, {run.name}")

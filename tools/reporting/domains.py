@@ -31,7 +31,7 @@ def build(runs: list[Run]) -> Section | Missing:
     return Section(
         title,
         "Each row is a domain: how its visits are spread over the experts of a layer. White is an even "
-        "share; purple and orange are experts that the domain seeks or avoids.",
+        "share, orange an expert that the domain seeks, purple one that it avoids.",
         [_picture(run, many) for run in shown],
         [_table(run, many) for run in shown],
         notes=[
@@ -70,7 +70,7 @@ def _picture(run: Run, many: bool) -> Picture:
         axis.set_title(f"layer {run.layers[layer]}")
     axes[-1].set_xlabel("expert")
     figure.suptitle(title_of("Use of the experts by domain", run, many))
-    heatmaps.colour_bar(figure, image, axes, "share of the domain's visits, times an even share")
+    heatmaps.colour_bar(figure, image, axes, "times an even share")
     name, alt = f"domains-{run.name}", f"Specialisation of experts by domain, {run.name}"
     return picture(figure, name, alt, f"{run.record_name}.")
 

@@ -8,7 +8,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from reporting.numbers import decimal
 
-UP, AROUND_ONE = "cividis", "PuOr_r"  # both are told apart without red or green; the latter centred
+UP, AROUND_ONE = "viridis", "PuOr_r"  # both are told apart without red or green; the latter centred
 _LEAST_RATIO, _LARGEST_RATIO = 0.25, 4.0
 _RATIO_TICKS = {0.25: "¼ or less", 0.5: "½", 1: "1", 2: "2", 4: "4 or more"}
 _MOST_CELLS_WITH_NUMBERS = 12  # in a row

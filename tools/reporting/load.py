@@ -12,14 +12,17 @@ from reporting.parts import (
     Section,
     Table,
     absent,
+    height_for,
     names_of,
     panel,
     picture,
+    styles_of,
     title_of,
 )
 from reporting.runs import Run
-from run_log.style import by_layer, line_styles, over_steps
-from run_log.panels import wrapped
+from run_log.panels import legend_of_runs, plot_line
+from run_log.scalars import Curve
+from run_log.style import by_layer, from_zero, over_steps
 
 
 def load(runs: list[Run]) -> Section | Missing:
@@ -76,7 +79,7 @@ def _load_over_steps(run: Run, many: bool) -> Picture:
         axis.set(ylabel="expert", title=f"layer {run.layers[layer]}")
     axes[-1].set_xlabel("step")
     figure.suptitle(title_of("Load over steps", run, many))
-    heatmaps.colour_bar(figure, image, axes, "load, times the mean of the layer")
+    heatmaps.colour_bar(figure, image, axes, "times the mean of the layer")
     caption = "1 (white) is a fair share of the layer's load at that step, 2 double of it."
     return picture(figure, f"load-over-steps-{run.name}", f"Load over steps, {run.name}", caption)
 
@@ -87,9 +90,9 @@ def balance(runs: list[Run]) -> Section | Missing:
     shown = [run for run in runs if run.record is not None]
     if not shown:
         return Missing(title, RECORDING)
-    rows = [row for run in shown for row in _balance_rows(run)]
+    rows = [row for run in shown for row in _balance_rows(run, len(runs) > 1)]
     header = [
-        "run, layer",
+        "layer" if len(runs) == 1 else "run, layer",
         "active experts a token",
         "coefficient of variation",
         "fullest expert / mean",
@@ -106,7 +109,7 @@ def balance(runs: list[Run]) -> Section | Missing:
     )
 
 
-def _balance_rows(run: Run) -> list[list[str]]:
+def _balance_rows(run: Run, many: bool) -> list[list[str]]:
     record, loads = run.record, run.record.tokens_per_expert
     columns = (
         [numbers.decimal(value, 2) for value in loads.sum(-1) / record.num_tokens],
@@ -119,40 +122,45 @@ def _balance_rows(run: Run) -> list[list[str]]:
         [numbers.count(value) for value in (loads == 0).sum(-1)],
         [numbers.percent(value) for value in record.experts_per_token[:, 0] / record.num_tokens],
     )
-    names = [f"{run.name}, layer {layer}" for layer in run.layers]
+    prefix = f"{run.name}, " if many else ""
+    names = [f"{prefix}layer {layer}" for layer in run.layers]
     return [list(row) for row in zip(names, *columns, strict=True)]
 
 
 def unused(runs: list[Run]) -> Section | Missing:
     """Dead experts and tokens without expert over steps."""
     title = "Dead experts and tokens without expert"
-    curves = {run.name: _unused_curves(run) for run in runs}
-    curves = {name: pair for name, pair in curves.items() if pair}
+    found = {run.name: _unused_curves(run) for run in runs}
+    curves = {name: pair for name, pair in found.items() if pair}
     if not curves:
         return Missing(title, RECORDING)
-    shown = [run for run in runs if run.name in curves]
-    words = (("dead", "Dead experts, of all layers"), ("idle", "Tokens without expert"))
-    pictures = []
-    for index, (name, heading) in enumerate(words):
-        figure, (axis,) = panel()
-        for run, style in line_styles(curves).items():
-            steps, values = curves[run][index]
-            axis.plot(steps, values, color=style.colour, linestyle=style.dashes, label=wrapped(run))
-        axis.set(title=heading, ylabel="% of (token, layer) pairs" if index else "experts")
-        axis.set_ylim(
-            bottom=0, top=None if index or max(p[0][1].max() for p in curves.values()) else 1
-        )
-        over_steps(axis)
-        if len(runs) > 1:
-            axis.legend(frameon=False)
-        pictures.append(picture(figure, f"unused-{name}", f"{heading} over steps", ""))
+    idle = {name: pair[1] for name, pair in curves.items()}
+    pictures = [_unused(runs, idle, "Tokens without expert", "% of (token, layer) pairs")]
+    dead = {name: pair[0] for name, pair in curves.items()}
+    notes = absent(runs, curves)
+    if any(values.any() for _, values in dead.values()):
+        pictures.append(_unused(runs, dead, "Dead experts, of all layers", "experts"))
+    else:
+        notes = ["No expert was dead at any logged step.", *notes]
     return Section(
         title,
         "A dead expert saw no token. A token without expert skips the layer: under ReLU routing that is "
         "a choice of the model, and nothing is lost but that layer's work.",
         pictures,
-        notes=absent(runs, names_of(shown)),
+        notes=notes,
     )
+
+
+def _unused(runs: list[Run], curves: dict[str, Curve], title: str, unit: str) -> Picture:
+    figure, (axis,) = panel(height_for(runs))
+    styles = styles_of(runs)
+    for name, curve in curves.items():
+        plot_line(axis, curve, name, styles)
+    axis.set(title=title, ylabel=unit)
+    from_zero(axis)
+    over_steps(axis)
+    legend_of_runs(axis, styles)
+    return picture(figure, title.split(",")[0].lower().replace(" ", "-"), f"{title} over steps")
 
 
 def _unused_curves(run: Run):
@@ -194,11 +202,11 @@ def _gates_over_steps(run: Run, many: bool) -> Picture:
     for layer, colour in enumerate(by_layer(means.shape[1])):
         axis.plot(steps, means[:, layer], color=colour, label=f"layer {run.layers[layer]}")
     axis.set(title=title_of("Mean gate by layer", run, many), ylabel="gate (no unit)")
-    axis.set_ylim(bottom=0)
+    from_zero(axis)
     over_steps(axis)
     if means.shape[1] <= 12:
         axis.legend(frameon=False, ncols=2)
-    return picture(figure, f"gates-over-steps-{run.name}", f"Mean gate over steps, {run.name}", "")
+    return picture(figure, f"gates-over-steps-{run.name}", f"Mean gate over steps, {run.name}")
 
 
 def _gates_now(run: Run, many: bool) -> Picture:

@@ -3,12 +3,13 @@
 import math
 
 NOT_THERE = "–"
+_SPACE = "\N{NO-BREAK SPACE}"  # a number keeps its unit
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def count(value: float | None) -> str:
     """A whole number with its digits in groups: 24,000."""
-    return NOT_THERE if _lacks(value) else f"{round(value):,}"
+    return NOT_THERE if _lacks(value) else f"{round(float(value)):,}"
 
 
 def decimal(value: float | None, digits: int = 3) -> str:
@@ -18,7 +19,7 @@ def decimal(value: float | None, digits: int = 3) -> str:
 
 def percent(share: float | None, digits: int = 1) -> str:
     """A share as a percentage: 0.125 is 12.5 %."""
-    return NOT_THERE if _lacks(share) else f"{100 * share:.{digits}f} %"
+    return NOT_THERE if _lacks(share) else f"{100 * share:.{digits}f}{_SPACE}%"
 
 
 def scientific(value: float | None, digits: int = 2) -> str:
@@ -26,7 +27,8 @@ def scientific(value: float | None, digits: int = 2) -> str:
     if _lacks(value):
         return NOT_THERE
     mantissa, exponent = f"{value:.{digits}e}".split("e")
-    return f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPTS)}".replace("-", "−")
+    power = str(int(exponent)).translate(_SUPERSCRIPTS)
+    return f"{mantissa}{_SPACE}×{_SPACE}10{power}".replace("-", "−")
 
 
 def large(value: float | None) -> str:
@@ -35,7 +37,7 @@ def large(value: float | None) -> str:
         return NOT_THERE
     for unit, size in (("billion", 1e9), ("million", 1e6)):
         if value >= size:
-            return f"{value / size:.3g} {unit}"
+            return f"{value / size:.3g}{_SPACE}{unit}"
     return count(value)
 
 

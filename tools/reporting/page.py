@@ -14,6 +14,7 @@ from reporting import (
     neighbours,
     overview,
     passage,
+    stages,
     tokens,
     training,
 )
@@ -34,8 +35,7 @@ def sections(runs: list[Run], tokenizer: Path | None = None) -> list[Section | M
     builders: tuple[Callable[[list[Run]], Section | Missing], ...] = (
         overview.build,
         training.loss,
-        training.sparsity,
-        training.reg_coeff,
+        stages.build,
         training.active_experts,
         load.load,
         load.balance,

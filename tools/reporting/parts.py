@@ -1,20 +1,24 @@
 """What sections of the page are made of: pictures, tables, and what is not there."""
 
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
 
 from run_log.panels import wrapped
-from run_log.style import plt
+from run_log.scalars import RunLog
+from run_log.style import LineStyle, line_styles, plt
 
 WIDTH = 5.6  # inches: letters stay readable where a phone shows a picture 370 pixels wide
 _DPI = 170
+_TITLE_WIDTH = 52  # characters over a picture of this width
 FONT = {"font.size": 10, "axes.titlesize": 11, "legend.fontsize": 9, "figure.titlesize": 11}
 
 
 # What adds a section: words of the page.
+SCALARS = "pretrain_gpt.py ... --tensorboard-dir RUN/tensorboard"
+RELU = f"{SCALARS} --moe-relu-routing"
 RECORDING = "pretrain_gpt.py ... --record-routing RUN/routing"
 ANALYSING = "python tools/analyze_routing.py RUN"
 
@@ -94,7 +98,7 @@ def panel(height: float = 3.6, rows: int = 1) -> tuple[Figure, list]:
     return figure, list(axes[:, 0])
 
 
-def picture(figure: Figure, name: str, alt: str, caption: str) -> Picture:
+def picture(figure: Figure, name: str, alt: str, caption: str = "") -> Picture:
     """Write a figure as PNG and close it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
@@ -102,14 +106,36 @@ def picture(figure: Figure, name: str, alt: str, caption: str) -> Picture:
     return Picture(file_name(name), alt, caption, buffer.getvalue())
 
 
+def overlay(draw: Callable, runs: list, logs: dict[str, RunLog], name: str, alt: str) -> Picture:
+    """A picture of some of the page's runs by a function of `run_log.panels`."""
+    figure, (axis,) = panel(height_for(runs))
+    draw(axis, logs, styles_of(runs))
+    return picture(figure, name, alt)
+
+
+def height_for(runs: list) -> float:
+    """Height in inches of a panel with a legend of runs: a long one gets room."""
+    return 3.6 + 0.14 * max(0, len(runs) - 3)
+
+
+def styles_of(runs: list) -> dict[str, LineStyle]:
+    """Styles of all runs of the page: the same in every picture."""
+    return line_styles(names_of(runs))
+
+
+def with_tag(runs: list, tag: str) -> dict[str, RunLog]:
+    """Logs of the runs that have a scalar, by name."""
+    return {run.name: run.log for run in runs if run.curve(tag)}
+
+
 def file_name(text: str) -> str:
     """A text in letters that every file system takes."""
-    return "".join(c if c.isalnum() and c.isascii() or c in "-_." else "_" for c in text)
+    return "".join(c if (c.isalnum() and c.isascii()) or c in "-_." else "_" for c in text)
 
 
 def title_of(text: str, run, many: bool) -> str:
     """The title of a picture of one run; it names the run where the page has several."""
-    return f"{wrapped(run.name)}: {text[0].lower()}{text[1:]}" if many else text
+    return wrapped(f"{run.name}: {text[0].lower()}{text[1:]}", _TITLE_WIDTH) if many else text
 
 
 def absent(runs: list, shown: Collection[str]) -> list[str]:

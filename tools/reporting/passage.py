@@ -1,5 +1,6 @@
 """The section that shows real text, each token on a ground that says how many experts it used."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,12 +51,14 @@ def build(runs: list[Run], tokenizer_folder: Path | None) -> Section | Missing:
     if not readable:
         return Missing(_TITLE, "tools/report.py ... --tokenizer FOLDER")
     top = max(_top(run.maps) for run in readable)
-    passages = [p for run in readable for p in _passages(run, tokenizers[run.name], top)]
+    many = len(runs) > 1
+    found = [_passages(run, tokenizers[run.name], top, many) for run in readable]
     return Section(
         _TITLE,
-        "Text that the model was not trained on. The darker its ground, the more experts a token used, "
+        "From the calibration text. The darker its ground, the more experts a token used, "
         "mean over layers. Point at a token, or tap it, to see which experts in which layer.",
-        passages=passages,
+        # A domain's passages of all runs stand together.
+        passages=[p for row in itertools.zip_longest(*found) for p in row if p is not None],
         scale=[
             "none",
             *(f"to {numbers.decimal(top * i / LEVELS, 2)}" for i in range(1, LEVELS + 1)),
@@ -84,12 +87,12 @@ def _top(maps: RoutingMaps) -> float:
     return float(np.quantile(maps.routing_map().sum(-1).mean(0), 0.99)) or 1.0
 
 
-def _passages(run: Run, tokenizer: object, top: float) -> list[Passage]:
+def _passages(run: Run, tokenizer: object, top: float, many: bool) -> list[Passage]:
     """The first sequence of each domain."""
     maps, length = run.maps, run.maps.sequence_length
     routing_map, names = maps.routing_map(), maps.meta["domain_names"]
     domains, firsts = np.unique(maps.domains, return_index=True)
-    found = []
+    found, suffix = [], f", {run.name}" if many else ""
     for domain, first in list(zip(domains, firsts, strict=True))[:_MOST_DOMAINS]:
         place = slice(first * length, first * length + min(length, _MOST_TOKENS))
         chosen = routing_map[:, place]
@@ -99,7 +102,7 @@ def _passages(run: Run, tokenizer: object, top: float) -> list[Passage]:
             for text, at in text_pieces(tokenizer, tokens)
         ]
         mean = numbers.decimal(float(chosen.sum(-1).mean()), 2)
-        found.append(Passage(f"{run.name}: {names[domain]}", mean, pieces))
+        found.append(Passage(f"{names[domain]}{suffix}", mean, pieces))
     return found
 
 

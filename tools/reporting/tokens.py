@@ -1,6 +1,7 @@
 """Sections on how many experts a token gets: the histogram, and rare against common tokens."""
 
 import numpy as np
+from matplotlib.ticker import StrMethodFormatter
 
 from remoe.analysis import experts_per_token
 from remoe.analysis.ratios import ratio
@@ -12,14 +13,16 @@ from reporting.parts import (
     Section,
     Table,
     absent,
+    height_for,
     names_of,
     panel,
     picture,
+    styles_of,
     title_of,
 )
 from reporting.runs import Run
-from run_log.panels import wrapped
-from run_log.style import bare, line_styles
+from run_log.panels import legend_of_runs, plot_line, wrapped
+from run_log.style import bare, from_zero
 
 _LEAST_SHARE = 5e-4  # of the pairs in a bar that is still to be seen
 _FEWEST_OCCURRENCES = 20  # of a token id whose mean is in the correlation
@@ -32,7 +35,7 @@ def histogram(runs: list[Run]) -> Section | Missing:
     if not shown:
         return Missing(title, RECORDING)
     many = len(runs) > 1
-    pictures = [_bars(shown), *(_by_layer(run, many) for run in shown)]
+    pictures = [_bars(runs, shown), *(_by_layer(run, many) for run in shown)]
     return Section(
         title,
         "How many experts a token uses in a layer. TopK gives each the same number; ReLU routing lets "
@@ -54,25 +57,25 @@ def _most(runs: list[Run]) -> int:
     )
 
 
-def _bars(runs: list[Run]) -> Picture:
-    most = _most(runs)
-    figure, (axis,) = panel(3.6 + 0.12 * max(0, len(runs) - 3))
-    width = 0.85 / len(runs)
-    for index, (name, style) in enumerate(line_styles(names_of(runs)).items()):
-        means = _shares(runs[index]).mean(0)[: most + 1]
-        at = np.arange(len(means)) + (index - (len(runs) - 1) / 2) * width
-        axis.bar(at, means, width, color=style.colour, label=wrapped(name))
+def _bars(runs: list[Run], shown: list[Run]) -> Picture:
+    most = _most(shown)
+    figure, (axis,) = panel(height_for(runs))
+    width = 0.85 / len(shown)
+    styles = styles_of(runs)
+    for index, run in enumerate(shown):
+        means = _shares(run).mean(0)[: most + 1]
+        at = np.arange(len(means)) + (index - (len(shown) - 1) / 2) * width
+        axis.bar(at, means, width, color=styles[run.name].colour, label=wrapped(run.name))
     axis.set(title="Experts a token, all layers", xlabel="active experts in a layer")
     axis.set_ylabel("% of (token, layer) pairs")
     axis.xaxis.get_major_locator().set_params(integer=True)
     bare(axis)
+    legend_of_runs(axis, styles)
+    means = [numbers.decimal(float(run.record.active_experts.mean()), 2) for run in shown]
     if len(runs) > 1:
-        axis.legend(frameon=False)
-    means = "; ".join(
-        f"{run.name} {numbers.decimal(float(np.mean(run.record.active_experts)), 2)}"
-        for run in runs
-    )
-    return picture(figure, "experts-a-token", "Histogram of experts a token", f"Mean: {means}.")
+        means = [f"{run.name} {mean}" for run, mean in zip(shown, means, strict=True)]
+    caption = f"Mean: {'; '.join(means)}."
+    return picture(figure, "experts-a-token", "Histogram of experts a token", caption)
 
 
 def _by_layer(run: Run, many: bool) -> Picture:
@@ -97,33 +100,27 @@ def frequency(runs: list[Run]) -> Section | Missing:
     shown = [run for run in runs if run.record is not None and run.record.token_count.any()]
     if not shown:
         return Missing(title, RECORDING)
-    figure, (axis,) = panel()
-    rows = []
-    for run, style in zip(shown, line_styles(names_of(shown)).values(), strict=True):
+    figure, (axis,) = panel(height_for(runs))
+    rows, styles = [], styles_of(runs)
+    for run in shown:
         bins = experts_per_token.mean_by_token_frequency(
             run.record.token_count, run.record.token_active
         )
-        axis.plot(
-            bins.num_tokens / bins.num_ids,
-            bins.active_experts.mean(-1),
-            marker="o",
-            color=style.colour,
-            linestyle=style.dashes,
-            label=wrapped(run.name),
-        )
+        curve = bins.num_tokens / bins.num_ids, bins.active_experts.mean(-1)
+        plot_line(axis, curve, run.name, styles, marker="o", markersize=4)
         rows.append([run.name, *_correlation(run)])
     axis.set(title="Experts by frequency of the token", ylabel="experts a token (mean over layers)")
     axis.set(xlabel="occurrences of the token in the recorded text", xscale="log")
-    axis.set_ylim(bottom=0)
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    from_zero(axis)
     bare(axis)
-    if len(runs) > 1:
-        axis.legend(frameon=False)
+    legend_of_runs(axis, styles)
     header = ["run", "rank correlation (Spearman)", "95 % interval", "token ids in it"]
     return Section(
         title,
         "Each point is the mean over token ids that occur about equally often; rare ones stand on the "
         "left. The paper (its figure 7) finds that ReMoE gives rare tokens more experts.",
-        [picture(figure, "frequency", "Experts a token against its frequency", "")],
+        [picture(figure, "frequency", "Experts a token against its frequency")],
         [Table(header, rows)],
         notes=[
             f"Correlation over token ids with at least {_FEWEST_OCCURRENCES} occurrences; negative: "
@@ -140,5 +137,7 @@ def _correlation(run: Run) -> list[str]:
         )
     except ImportError:
         return ["needs scipy", numbers.NOT_THERE, numbers.NOT_THERE]
-    interval = f"{numbers.decimal(found.low, 2)} to {numbers.decimal(found.high, 2)}"
+    interval = numbers.NOT_THERE
+    if np.isfinite(found.low):
+        interval = f"{numbers.decimal(found.low, 2)} to {numbers.decimal(found.high, 2)}"
     return [numbers.decimal(found.value, 2), interval, numbers.count(found.num_pairs)]

@@ -1,4 +1,8 @@
-"""Panels over training steps, each of one run or of several in one pair of axes."""
+"""Panels over training steps, each of one run or of several in one pair of axes.
+
+A panel of several runs takes their styles, too: a run looks the same in every panel of a page, also in
+those that lack other runs.
+"""
 
 import textwrap
 
@@ -7,7 +11,9 @@ from matplotlib.axes import Axes
 
 from run_log.scalars import Curve, RunLog
 from run_log.stages import stage_spans
-from run_log.style import BLUE, GREEN, GREY, ORANGE, by_layer, line_styles, over_steps
+from run_log.style import BLUE, GREY, ORANGE, LineStyle, by_layer, from_zero, over_steps
+
+Styles = dict[str, LineStyle]
 
 LABEL_WIDTH = 28  # characters a line of a legend
 _SMOOTHED_SHARE = 0.03  # of the logged steps in one mean
@@ -25,9 +31,10 @@ def smoothed(curve: Curve) -> tuple[Curve, int]:
     return (steps, np.convolve(values, kernel, mode="same") / counts), width
 
 
-def wrapped(name: str) -> str:
+def wrapped(name: str, width: int = LABEL_WIDTH) -> str:
     """A name over as many lines as it needs."""
-    return textwrap.fill(name, LABEL_WIDTH, break_long_words=True, break_on_hyphens=False)
+    plain = name.replace("$", r"\$")  # else matplotlib reads a formula
+    return textwrap.fill(plain, width, break_long_words=True, break_on_hyphens=False)
 
 
 def draw_loss(axis: Axes, run: RunLog) -> None:
@@ -39,34 +46,28 @@ def draw_loss(axis: Axes, run: RunLog) -> None:
     _finish_loss(axis, "Loss")
 
 
-def draw_training_losses(axis: Axes, runs: dict[str, RunLog]) -> None:
+def draw_training_losses(axis: Axes, runs: dict[str, RunLog], styles: Styles) -> None:
     """Training loss of several runs: the means in full colour, the steps behind them."""
-    for name, style in line_styles(runs).items():
-        curve = runs[name].curves.get("lm loss")
-        if curve:
-            axis.plot(*curve, color=style.colour, linewidth=0.6, alpha=0.15)
-            axis.plot(
-                *smoothed(curve)[0],
-                color=style.colour,
-                linestyle=style.dashes,
-                linewidth=1.4,
-                label=wrapped(name),
-            )
+    for name, run in runs.items():
+        curve = run.curves["lm loss"]
+        axis.plot(*curve, color=styles[name].colour, linewidth=0.6, alpha=0.15)
+        plot_line(axis, smoothed(curve)[0], name, styles, linewidth=1.4)
     _finish_loss(axis, "Training loss")
 
 
-def draw_validation_losses(axis: Axes, runs: dict[str, RunLog]) -> None:
+def draw_validation_losses(axis: Axes, runs: dict[str, RunLog], styles: Styles) -> None:
     """Validation loss of several runs."""
-    _draw_curves(axis, runs, "lm loss validation", marker="o", markersize=4)
+    for name, run in runs.items():
+        plot_line(axis, run.curves["lm loss validation"], name, styles, marker="o", markersize=4)
     _finish_loss(axis, "Validation loss")
 
 
-def draw_sparsity(axis: Axes, runs: dict[str, RunLog]) -> None:
+def draw_sparsity(axis: Axes, runs: dict[str, RunLog], styles: Styles) -> None:
     """Sparsity against its target; of a single run also where the stages of ReMoE begin."""
-    _draw_curves(axis, runs, "moe_relu_sparsity", alone="sparsity S")
+    for name, run in runs.items():
+        plot_line(axis, run.curves["moe_relu_sparsity"], name, styles)
     for target in sorted({run.target_sparsity for run in runs.values()} - {None}):
-        label = f"target 1 - k/E = {target:.4g}"
-        axis.axhline(target, color=ORANGE if len(runs) == 1 else GREY, linestyle="--", label=label)
+        axis.axhline(target, color=GREY, linestyle="--", label=f"target 1 - k/E = {target:.4g}")
     axis.set_title("Sparsity")
     axis.set_ylabel("share of inactive (token, expert) pairs")
     axis.set_ylim(0, 1)
@@ -77,15 +78,15 @@ def draw_sparsity(axis: Axes, runs: dict[str, RunLog]) -> None:
             _name_stages(axis, run)
 
 
-def draw_reg_coeff(axis: Axes, runs: dict[str, RunLog]) -> None:
+def draw_reg_coeff(axis: Axes, runs: dict[str, RunLog], styles: Styles) -> None:
     """Lambda, on a logarithmic scale."""
-    _draw_curves(axis, runs, "moe_relu_l1_reg_coeff", colour=GREEN)
+    for name, run in runs.items():
+        plot_line(axis, run.curves["moe_relu_l1_reg_coeff"], name, styles)
     axis.set_yscale("log")
     axis.set_title(r"Coefficient of the L1 regulariser, $\lambda$")
     axis.set_ylabel(r"$\lambda$ (no unit)")
     over_steps(axis)
-    if len(runs) > 1:
-        axis.legend(frameon=False)
+    legend_of_runs(axis, styles)
 
 
 def draw_active_experts(axis: Axes, run: RunLog) -> None:
@@ -95,7 +96,7 @@ def draw_active_experts(axis: Axes, run: RunLog) -> None:
         axis.plot(*curve, color=colour, linewidth=1, label=f"layer {layer + 1}")
     axis.set_title("Active experts by layer")
     axis.set_ylabel("experts a token (mean)")
-    axis.set_ylim(bottom=0)
+    from_zero(axis)
     over_steps(axis)
     if 0 < len(layers) <= 12:
         axis.legend(frameon=False, ncols=2)
@@ -119,20 +120,17 @@ def _name_stages(axis: Axes, run: RunLog) -> None:
     axis.set_title("Sparsity; stages I near-dense, II sparsifying, III sparse", pad=16)
 
 
-def _draw_curves(
-    axis: Axes, runs: dict[str, RunLog], tag: str, alone: str = "", colour: str = BLUE, **options
-) -> None:
-    """One line a run that has the tag; a single run in one colour, called `alone`."""
-    for name, style in line_styles(runs).items():
-        if tag in runs[name].curves:
-            axis.plot(
-                *runs[name].curves[tag],
-                color=colour if len(runs) == 1 else style.colour,
-                linestyle=style.dashes,
-                linewidth=1,
-                label=alone if len(runs) == 1 else wrapped(name),
-                **options,
-            )
+def plot_line(axis: Axes, curve: Curve, name: str, styles: Styles, **options) -> None:
+    """The line of a run in its style."""
+    style = styles[name]
+    options = {"linewidth": 1, "label": wrapped(name)} | options
+    axis.plot(*curve, color=style.colour, linestyle=style.dashes, **options)
+
+
+def legend_of_runs(axis: Axes, styles: Styles) -> None:
+    """Names of the runs, where there are several."""
+    if len(styles) > 1:
+        axis.legend(frameon=False)
 
 
 def _finish_loss(axis: Axes, title: str) -> None:

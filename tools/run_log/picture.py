@@ -4,7 +4,7 @@ from pathlib import Path
 
 from run_log import panels
 from run_log.scalars import RunLog, RunLogError
-from run_log.style import plt
+from run_log.style import line_styles, plt
 
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -27,8 +27,9 @@ def draw_run(run: RunLog, output: Path, title: str) -> None:
     figure.suptitle(title)
     panels.draw_loss(axes[0, 0], run)
     if routed:
-        panels.draw_sparsity(axes[0, 1], {"": run})
-        panels.draw_reg_coeff(axes[1, 0], {"": run})
+        alone, styles = {"sparsity S": run}, line_styles(["sparsity S"])
+        panels.draw_sparsity(axes[0, 1], alone, styles)
+        panels.draw_reg_coeff(axes[1, 0], alone, styles)
         panels.draw_active_experts(axes[1, 1], run)
         for axis in (axes[0, 0], *axes[1]):
             panels.mark_stages(axis, run)

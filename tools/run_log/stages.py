@@ -39,18 +39,21 @@ def find_stages(iterations: np.ndarray, sparsity: np.ndarray, target: float) -> 
 
 
 def stage_spans(run: RunLog) -> list[tuple[str, int, int]]:
-    """Name, first step and end of each stage that a run went through; empty without a target.
+    """Name, first and last step of each stage that a run went through; empty without a target.
 
-    The end is the step at which the next stage begins, of the last one the last step logged. A stage
-    of no length is left out: where k is more than half of E there is no stage II.
+    Where not every step is logged, the first of a stage is the first one logged in it; the first stage
+    begins with the run. A stage of no length is left out: where k is more than half of E there is no
+    stage II.
     """
     if run.target_sparsity is None or "moe_relu_sparsity" not in run.curves:
         return []
     steps, sparsity = run.curves["moe_relu_sparsity"]
     stages = find_stages(steps, sparsity, run.target_sparsity)
-    last = int(steps[-1])
-    sparsifying = last if stages.sparsifying is None else stages.sparsifying
-    settled = last if stages.settled is None else stages.settled
-    bounds = (int(steps[0]), min(sparsifying, settled), settled, last)
+    first, end = int(steps[0]), int(steps[-1]) + 1
+    if len(steps) > 1 and first <= steps[1] - steps[0]:
+        first = 1  # the steps before the first logged one
+    sparsifying = end if stages.sparsifying is None else stages.sparsifying
+    settled = end if stages.settled is None else stages.settled
+    bounds = (first, min(sparsifying, settled), settled, end)
     spans = zip(STAGE_NAMES, bounds[:-1], bounds[1:], strict=True)
-    return [(name, start, end) for name, start, end in spans if start < end]
+    return [(name, start, after - 1) for name, start, after in spans if start < after]

@@ -34,6 +34,12 @@ def line_styles(names: Iterable[str]) -> dict[str, LineStyle]:
     }
 
 
+def from_zero(axis: Axes) -> None:
+    """Let the values begin at 0 and leave room above the largest, so that no marker is cut."""
+    top = axis.dataLim.ymax
+    axis.set_ylim(0, 1.08 * top if top > 0 else 1)
+
+
 def by_layer(count: int) -> list:
     """Colours of layers, dark at the bottom of the model to light at its top."""
     return [plt.get_cmap("viridis")(0.9 * i / max(count - 1, 1)) for i in range(count)]
