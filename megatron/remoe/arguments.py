@@ -19,6 +19,7 @@ from megatron.remoe.data_paths import check_data_paths
 from megatron.remoe.granularity import apply_granularity
 from megatron.remoe.machine import fit_to_machine
 from megatron.remoe.patches import keep_adam_step_in_groups
+from megatron.remoe.recording.options import add_recording_args, check_recording
 from megatron.remoe.script_options import check_script_options
 
 
@@ -29,6 +30,7 @@ def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
     _add_baselines(group)
     _add_dense_stage(group)
     _add_run(group)
+    add_recording_args(parser)
     return parser
 
 
@@ -190,6 +192,7 @@ def parse_and_validate_args(
     check_script_options(args)
     apply_method(args, given)
     check_conflicts(args, given)
+    check_recording(args, given)
     check_data_paths(args)
     if args.save and args.ckpt_format == "torch_dist":
         start_helpers(args.async_save)
