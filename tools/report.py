@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     for part in parts:
         if isinstance(part, Missing):
-            print(f"left out: {part.title}; {part.command} adds it")
+            print(f"left out: {part.title}; {' or '.join(part.commands)} adds it")
     print(f"pictures: {pictures}\nreport: {output}")
     return 0
 

@@ -6,7 +6,7 @@ from remoe.analysis import experts_per_token, specialisation
 from remoe.analysis.ratios import ratio
 from reporting import heatmaps, numbers
 from reporting.parts import (
-    RECORDING,
+    ANALYSING,
     Missing,
     Picture,
     Section,
@@ -25,8 +25,7 @@ def build(runs: list[Run]) -> Section | Missing:
     title = "Specialisation by domain"
     shown = [run for run in runs if run.record is not None and _seen(run).sum() > 1]
     if not shown:
-        names = "--train-data-path or --valid-data-path with one data set a domain"
-        return Missing(title, f"{RECORDING} {names}")
+        return Missing(title, (f"{ANALYSING[0]} --text DOMAIN.jsonl DOMAIN.jsonl ...",))
     many = len(runs) > 1
     return Section(
         title,

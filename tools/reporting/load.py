@@ -112,15 +112,15 @@ def balance(runs: list[Run]) -> Section | Missing:
 def _balance_rows(run: Run, many: bool) -> list[list[str]]:
     record, loads = run.record, run.record.tokens_per_expert
     columns = (
-        [numbers.decimal(value, 2) for value in loads.sum(-1) / record.num_tokens],
+        [numbers.decimal(value, 2) for value in record.active_experts],
         [numbers.decimal(value, 2) for value in load_balance.coefficient_of_variation(loads)],
         [numbers.decimal(value, 2) for value in load_balance.max_over_mean(loads)],
         [
             numbers.percent(value, 0)
             for value in load_balance.fraction_below(loads, int(record.num_tokens))
         ],
-        [numbers.count(value) for value in (loads == 0).sum(-1)],
-        [numbers.percent(value) for value in record.experts_per_token[:, 0] / record.num_tokens],
+        [numbers.count(value) for value in record.dead_experts],
+        [numbers.percent(value) for value in record.tokens_without_expert],
     )
     prefix = f"{run.name}, " if many else ""
     names = [f"{prefix}layer {layer}" for layer in run.layers]
@@ -179,7 +179,9 @@ def _unused_curves(run: Run):
 def gates(runs: list[Run]) -> Section | Missing:
     """Mean gate of the active pairs, by layer over steps and by expert at the end."""
     title = "Magnitude of the gates"
-    shown = [run for run in runs if run.record is not None and len(run.snapshots)]
+    shown = [
+        run for run in runs if run.record is not None and np.isfinite(run.record.gate_sum).all()
+    ]
     if not shown:
         return Missing(title, RECORDING)
     many = len(runs) > 1

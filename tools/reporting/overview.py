@@ -32,22 +32,21 @@ def settling_step(run: Run) -> int | None:
 def active_experts(run: Run) -> float | None:
     """Mean a token and layer, of the last record, else of the last part of the log."""
     if run.record is not None:
-        return float(np.mean(run.record.active_experts))
+        return float(run.record.active_experts.mean())
     return _last_mean(run, "moe_relu_active_experts")
 
 
 def tokens_without_expert(run: Run) -> float | None:
     """Share of (token, layer) pairs that no expert sees."""
     if run.record is not None:
-        shares = run.record.experts_per_token[:, 0] / run.record.num_tokens
-        return float(shares.mean())
+        return float(run.record.tokens_without_expert.mean())
     return _last_mean(run, "moe_relu_tokens_without_expert")
 
 
 def dead_experts(run: Run) -> int | None:
     """Experts of all layers that no token reached."""
     if run.record is not None:
-        return int((run.record.tokens_per_expert == 0).sum())
+        return int(run.record.dead_experts.sum())
     curve = run.curve("moe_relu_dead_experts")
     return None if curve is None else int(curve[1][-1])
 
@@ -56,7 +55,7 @@ def last_step(run: Run) -> int | None:
     """The last step that was logged or recorded."""
     if curve := run.curve("lm loss"):
         return int(curve[0][-1])
-    return int(run.record.meta["step"]) if run.record is not None else None
+    return int(run.record.step) if run.record is not None else None
 
 
 def tokens_seen(run: Run) -> int | None:
@@ -96,8 +95,8 @@ def build(runs: list[Run]) -> Section:
     many = len(runs) > 1
     return Section(
         "Comparison of the runs" if many else "The run in numbers",
-        "Routing numbers are those of the last evaluation that was recorded, else of the last "
-        "5 % of the logged steps.",
+        "Active experts, dead experts and pairs without expert are those of the last recorded evaluation, "
+        "else of the last 5 % of the logged steps.",
         tables=[Table(["", *(run.name for run in runs)], rows)],
     )
 

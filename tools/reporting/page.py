@@ -63,10 +63,10 @@ def render(parts: list[Section | Missing], runs: list[Run], title: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters["data_url"] = _data_url
-    missing: dict[str, list[str]] = {}
+    missing: dict[tuple[str, ...], list[str]] = {}
     for part in parts:
         if isinstance(part, Missing):
-            missing.setdefault(part.command, []).append(part.title)
+            missing.setdefault(part.commands, []).append(part.title)
     return environment.get_template(_TEMPLATE).render(
         title=title,
         runs=runs,

@@ -17,10 +17,10 @@ FONT = {"font.size": 10, "axes.titlesize": 11, "legend.fontsize": 9, "figure.tit
 
 
 # What adds a section: words of the page.
-SCALARS = "pretrain_gpt.py ... --tensorboard-dir RUN/tensorboard"
-RELU = f"{SCALARS} --moe-relu-routing"
-RECORDING = "pretrain_gpt.py ... --record-routing RUN/routing"
-ANALYSING = "python tools/analyze_routing.py RUN"
+SCALARS = ("pretrain_gpt.py ... --tensorboard-dir RUN/tensorboard",)
+RELU = (f"{SCALARS[0]} --moe-relu-routing",)
+ANALYSING = ("python tools/analyze_routing.py RUN",)
+RECORDING = (*ANALYSING, "pretrain_gpt.py ... --record-routing RUN/routing")
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,11 @@ class Missing:
 
     Attributes:
         title: Of the section.
-        command: That would add it.
+        commands: Each of them would add it.
     """
 
     title: str
-    command: str
+    commands: tuple[str, ...]
 
 
 def panel(height: float = 3.6, rows: int = 1) -> tuple[Figure, list]:

@@ -49,7 +49,7 @@ def build(runs: list[Run], tokenizer_folder: Path | None) -> Section | Missing:
     tokenizers = {run.name: _tokenizer(run, tokenizer_folder) for run in shown}
     readable = [run for run in shown if tokenizers[run.name] is not None]
     if not readable:
-        return Missing(_TITLE, "tools/report.py ... --tokenizer FOLDER")
+        return Missing(_TITLE, ("python tools/report.py RUN --tokenizer FOLDER",))
     top = max(_top(run.maps) for run in readable)
     many = len(runs) > 1
     found = [_passages(run, tokenizers[run.name], top, many) for run in readable]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from remoe.analysis.counting import record_of
 from remoe.analysis.maps import RoutingMaps
 from remoe.analysis.record import RoutingRecord
 from reporting.settings import Settings, method_name
@@ -32,7 +33,7 @@ class Snapshot:
         arrays = {
             name: getattr(record, name) for name in cls.__dataclass_fields__ if name != "step"
         }
-        return cls(step=int(record.meta["step"]), **arrays | {"num_tokens": int(record.num_tokens)})
+        return cls(step=record.step, **arrays | {"num_tokens": int(record.num_tokens)})
 
 
 @dataclass
@@ -43,18 +44,19 @@ class Run:
         name: One of a kind in the page.
         folder: Where it is.
         log: Its scalars, None where it has no events.
-        training: Records of training steps, at most 60, in the order of steps.
-        evaluation: Records of evaluations, likewise.
-        record: The last one of an evaluation, else of training: whole.
+        snapshots: Records over training, at most 60: of evaluations where there are several, else of
+            training steps, else of the checkpoints' maps.
+        record: The last one, whole: of an evaluation, else of training, else of maps.
+        source: What `record` is of, in words.
         map_files: Routing maps by step.
     """
 
     name: str
     folder: Path
     log: RunLog | None
-    training: list[Snapshot]
-    evaluation: list[Snapshot]
+    snapshots: list[Snapshot]
     record: RoutingRecord | None
+    source: str
     map_files: dict[int, Path]
 
     @property
@@ -78,16 +80,9 @@ class Run:
         return method_name(self.settings.method or next((m["method"] for m in metas), None)) or "–"
 
     @property
-    def snapshots(self) -> list[Snapshot]:
-        """Records over training: of evaluations where there are several, else of training steps."""
-        return self.evaluation if len(self.evaluation) > 1 else self.training or self.evaluation
-
-    @property
     def record_name(self) -> str:
-        """What `record` is of, in words."""
-        meta = self.record.meta
-        kind = "Evaluation at" if meta["phase"] == "valid" else "Training,"
-        return f"{kind} step {meta['step']:,}"
+        """What `record` is of, with its step."""
+        return f"{self.source} at step {self.record.step:,}"
 
     @property
     def layers(self) -> list[int]:
@@ -117,16 +112,30 @@ def read_run(name: str, folder: Path) -> Run:
             f"{folder}: no tensorboard events, {ROUTING}/*.npz or {ANALYSIS}/maps-*.npz there; "
             "train with --tensorboard-dir"
         )
-    newest = (evaluation or training or [None])[-1]
-    return Run(
-        name,
-        folder,
-        read_scalars(folder) if has_events else None,
-        [Snapshot.of(_load(RoutingRecord, path)) for path in _some(training)],
-        [Snapshot.of(_load(RoutingRecord, path)) for path in _some(evaluation)],
-        _load(RoutingRecord, newest) if newest else None,
-        map_files,
-    )
+    steps, whole, source = _records(training, evaluation, list(map_files.values()))
+    log = read_scalars(folder) if has_events else None
+    return Run(name, folder, log, steps, whole, source, map_files)
+
+
+def _records(
+    training: list[Path], evaluation: list[Path], maps: list[Path]
+) -> tuple[list[Snapshot], RoutingRecord | None, str]:
+    """Snapshots over training, the last record, what it is of."""
+    kinds = (("Evaluation", evaluation), ("Training", training), ("Calibration text", maps))
+    there = [(source, files) for source, files in kinds if files]
+    if not there:
+        return [], None, ""
+    source, newest = there[0]
+    over_steps = next((files for _, files in there if len(files) > 1), newest)
+    snapshots = [Snapshot.of(_record(path)) for path in _some(over_steps)]
+    return snapshots, _record(newest[-1]), source
+
+
+def _record(path: Path) -> RoutingRecord:
+    """A record, or the counts of maps."""
+    if path.name.startswith("maps-"):
+        return record_of(_load(RoutingMaps, path))
+    return _load(RoutingRecord, path)
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
