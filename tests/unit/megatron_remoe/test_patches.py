@@ -1,5 +1,8 @@
 """TFLOP/s from the experts that were active, and Megatron's start from the wheel."""
 
+import contextlib
+from argparse import Namespace
+
 import pytest
 from megatron.core.datasets import utils
 from megatron.training import training
@@ -8,6 +11,7 @@ from command_line import MODEL, MOE, REMOE
 from megatron.remoe.patches import (
     count_flops_of_active_experts,
     use_prebuilt_helpers,
+    watch_evaluations,
     wrap_training_steps,
 )
 
@@ -105,3 +109,29 @@ def test_steps_are_wrapped_once_however_often_it_is_asked_for(monkeypatch):
     for number in (1, 2):
         wrap_training_steps(lambda function, number=number: (number, function))
     assert training.get_forward_backward_func(pipeline=3) == (2, "f3")
+
+
+def test_an_evaluation_is_watched_through_its_slot_and_leaves_it_to_the_caller(monkeypatch):
+    """Two validation sets; a second watch takes the place of the first."""
+    seen = []
+
+    def evaluate_and_print(prefix, step, data, model, iteration, *, non_loss_data_func=None):
+        for _ in data:
+            seen.append(non_loss_data_func(model))
+
+    @contextlib.contextmanager
+    def watch(iteration, is_test, num_sets):
+        seen.append((iteration, is_test, num_sets))
+        yield lambda: seen.append("end of set")
+
+    monkeypatch.setattr(training, "evaluate_and_print_results", evaluate_and_print)
+    monkeypatch.setattr(training, "get_args", lambda: Namespace(multiple_validation_sets=True))
+    watch_evaluations(lambda *args: pytest.fail("replaced"))
+    watch_evaluations(watch)
+    training.evaluate_and_print_results("iteration 7", None, ["a", "b"], "model", 7)
+    assert seen == [(7, False, 2), *["end of set", None] * 2]
+    del seen[:]
+    training.evaluate_and_print_results(
+        "iteration 7 on test set", None, ["a"], "model", 7, non_loss_data_func=str.upper
+    )
+    assert seen == [(7, True, 1), "end of set", "MODEL"]
