@@ -25,7 +25,6 @@ from run_log.panels import legend_of_runs, plot_line, wrapped
 from run_log.style import bare, from_zero
 
 _LEAST_SHARE = 5e-4  # of the pairs in a bar that is still to be seen
-_FEWEST_OCCURRENCES = 20  # of a token id whose mean is in the correlation
 
 
 def histogram(runs: list[Run]) -> Section | Missing:
@@ -115,7 +114,7 @@ def frequency(runs: list[Run]) -> Section | Missing:
     from_zero(axis)
     bare(axis)
     legend_of_runs(axis, styles)
-    header = ["run", "rank correlation (Spearman)", "95 % interval", "token ids in it"]
+    header = ["run", "rank correlation (Spearman)", "95 % interval", "token ids"]
     return Section(
         title,
         "Each point is the mean over token ids that occur about equally often; rare ones stand on the "
@@ -123,21 +122,23 @@ def frequency(runs: list[Run]) -> Section | Missing:
         [picture(figure, "frequency", "Experts a token against its frequency")],
         [Table(header, rows)],
         notes=[
-            f"Correlation over token ids with at least {_FEWEST_OCCURRENCES} occurrences; negative: "
-            "the rarer, the more experts.",
+            "Correlation over the tokens of the calibration text of tools/analyze_routing.py; negative: "
+            "the rarer, the more experts. The interval takes the occurrences of one id together.",
             *absent(runs, names_of(shown)),
         ],
     )
 
 
 def _correlation(run: Run) -> list[str]:
+    if run.maps is None:
+        return [numbers.NOT_THERE] * 3
     try:
         found = experts_per_token.frequency_correlation(
-            run.record.token_count, run.record.token_active, _FEWEST_OCCURRENCES
+            run.maps.token_ids.ravel(), run.maps.routing_map().sum((0, 2))
         )
     except ImportError:
         return ["needs scipy", numbers.NOT_THERE, numbers.NOT_THERE]
     interval = numbers.NOT_THERE
     if np.isfinite(found.low):
         interval = f"{numbers.decimal(found.low, 2)} to {numbers.decimal(found.high, 2)}"
-    return [numbers.decimal(found.value, 2), interval, numbers.count(found.num_pairs)]
+    return [numbers.decimal(found.value, 2), interval, numbers.count(found.num_groups)]
