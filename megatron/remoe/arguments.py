@@ -79,6 +79,34 @@ def _add_baselines(group) -> None:
         help=f"Routing method, with the options that make it: {', '.join(METHODS)}; see "
         "docs/baselines.md. Without it Megatron's own options decide, and --moe-relu-routing.",
     )
+    group.add_argument(
+        "--moe-topk-warmup-experts",
+        type=int,
+        metavar="K",
+        help="With topk-warmup: experts a token in the first steps (of those that --moe-granularity "
+        "makes). Default: 3/4 of all.",
+    )
+    group.add_argument(
+        "--moe-topk-warmup-steps",
+        type=int,
+        default=100,
+        metavar="N",
+        help="With topk-warmup: the training step from which a token has --moe-router-topk experts.",
+    )
+    group.add_argument(
+        "--moe-sparsemixer-jitter",
+        type=float,
+        default=0.1,
+        metavar="R",
+        help="With sparsemixer: an expert may be sampled whose logit is at most 2 R below the largest, "
+        "as a share of the larger of both magnitudes.",
+    )
+    group.add_argument(
+        "--moe-hash-seed",
+        type=int,
+        default=0,
+        help="With hash: of the tables from token ids to experts. Another --seed leaves them.",
+    )
 
 
 def _add_dense_stage(group) -> None:
@@ -204,6 +232,7 @@ def parse_and_validate_args(
     check_settings(args, given, stored)
     set_global_variables(args)
     check_vocabulary(get_tokenizer().vocab_size, given, stored)
+    args.moe_hash_vocab_size = get_tokenizer().vocab_size  # saved with the others
     return args
 
 

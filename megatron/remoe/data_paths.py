@@ -20,7 +20,7 @@ def check_data_paths(args: Namespace) -> None:
     """
     errors = []
     for name in ("data_path", "train_data_path", "valid_data_path", "test_data_path"):
-        for prefix in blend_prefixes(getattr(args, name, None)):
+        for prefix in _prefixes(getattr(args, name, None)):
             errors += _missing_data(f"--{name.replace('_', '-')}", prefix)
     # pretrain_gpt.py's default type is HuggingFaceTokenizer
     if args.tokenizer_type in (None, "HuggingFaceTokenizer") and args.tokenizer_model:
@@ -33,7 +33,7 @@ def check_data_paths(args: Namespace) -> None:
         raise ValueError("\n  ".join(["files are missing:", *errors]))
 
 
-def blend_prefixes(words: list[str] | None) -> list[str]:
+def _prefixes(words: list[str] | None) -> list[str]:
     """The prefixes in a blend ``[weight] prefix [weight] prefix ...``."""
     return [word for word in words or [] if not _is_number(word)]
 

@@ -3,11 +3,9 @@
 import numpy as np
 
 from remoe.analysis import divergence, experts_per_token, load_balance, specialisation
-from remoe.analysis.rank_correlation import RankCorrelation
 from remoe.analysis.record import RoutingRecord
 
 RANKS = (2, 4, 8)
-COMMON = 5  # occurrences: below, a token id's mean of active experts is mostly noise
 # Visits of a token id's experts in a layer: fewer look specialised by chance.
 LEAST_VISITS = 50
 
@@ -61,31 +59,8 @@ def _over_ranks(loads: np.ndarray, num_ranks: int) -> dict:
 
 
 def _token_frequency(record: RoutingRecord) -> dict:
-    count, active = record.token_count, record.token_active
-    bins = experts_per_token.mean_by_token_frequency(count, active)
-    correlations = {
-        "all": experts_per_token.frequency_correlation(count, active),
-        f"at_least_{COMMON}": experts_per_token.frequency_correlation(count, active, COMMON),
-    }
-    by_layer = [
-        experts_per_token.frequency_correlation(count, active[:, [layer]])
-        for layer in range(record.num_layers)
-    ]
-    return {
-        "bins": vars(bins),
-        "correlation": {name: as_dict(found) for name, found in correlations.items()},
-        "correlation_by_layer": [as_dict(found) for found in by_layer],
-    }
-
-
-def as_dict(found: RankCorrelation) -> dict:
-    """A correlation with its interval."""
-    return {
-        "value": found.value,
-        "low": found.low,
-        "high": found.high,
-        "num_pairs": found.num_pairs,
-    }
+    found = experts_per_token.mean_by_token_frequency(record.token_count, record.token_active)
+    return {"bins": vars(found)}
 
 
 def _specialisation(record: RoutingRecord) -> dict:

@@ -21,16 +21,26 @@ def streams_of_run(args: Namespace, folder: Path) -> list[TokenStream]:
     Raises:
         EvaluationError: If the run had none, or it is not here.
     """
-    if getattr(args, "valid_data_path", None):
-        prefixes, split = args.valid_data_path, None
-    else:
-        prefixes, split = getattr(args, "data_path", None), getattr(args, "split", None)
-    if not prefixes:
-        raise EvaluationError(f"{folder}: its run names no data by --data-path: {_ASK}")
-    from megatron.remoe.data_paths import blend_prefixes
+    from megatron.training.utils import get_blend_and_blend_per_split
 
-    found = [_find(prefix, folder) for prefix in blend_prefixes(prefixes)]
-    streams = [_stream(prefix, split) for prefix in found]
+    from megatron.remoe.recording.domains import domain_names
+
+    try:
+        blend, per_split = get_blend_and_blend_per_split(args)
+    except (
+        AttributeError,
+        OSError,
+    ) as error:  # of another version; lists in files that are not here
+        raise EvaluationError(
+            f"{folder}: its run's data is not known here ({error}): {_ASK}"
+        ) from error
+    split = args.split if blend else None
+    blend = blend or (per_split and per_split[1])
+    if not blend:
+        raise EvaluationError(f"{folder}: its run names no data to validate on: {_ASK}")
+    prefixes = [_find(prefix, folder) for prefix in blend[0]]
+    names = domain_names(args, "valid")
+    streams = [_stream(*pair, split) for pair in zip(names, prefixes, strict=True)]
     if empty := [stream.name for stream in streams if not stream.length]:
         raise EvaluationError(
             f"{folder}: --split {split} left no validation text of {empty[0]}: {_ASK}"
@@ -52,7 +62,7 @@ def _find(prefix: str, folder: Path) -> Path:
     return place
 
 
-def _stream(prefix: Path, split: str | None) -> TokenStream:
+def _stream(name: str, prefix: Path, split: str | None) -> TokenStream:
     from megatron.core.datasets.indexed_dataset import IndexedDataset
 
     try:
@@ -73,7 +83,6 @@ def _stream(prefix: Path, split: str | None) -> TokenStream:
             document, offset = document + 1, 0
         return np.concatenate(parts)
 
-    name = prefix.name.removesuffix("_text_document")
     return TokenStream(name, int(ends[-1]) if len(ends) else 0, read)
 
 

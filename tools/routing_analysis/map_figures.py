@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from remoe.analysis import chunks, coactivation, divergence, stability
+from remoe.analysis import chunks, coactivation, divergence, experts_per_token, stability
 from remoe.analysis.counting import record_of
 from remoe.analysis.maps import RoutingMaps
 from routing_analysis.count_figures import correlate_domains, figures_of_counts
@@ -17,6 +17,7 @@ def figures_of_maps(maps: RoutingMaps) -> dict:
     figures["divergence"] |= correlate_domains(
         divergence.jensen_shannon(_unigrams(maps)), figures["divergence"]["expert_loads"]
     )
+    figures["token_frequency"] |= _frequency_correlations(maps.token_ids.ravel(), routing_map)
     length = maps.sequence_length
     return figures | {
         "coactivation": coactivation.coactivation(routing_map),
@@ -28,6 +29,17 @@ def figures_of_maps(maps: RoutingMaps) -> dict:
             }
             for size in chunks.SIZES
         },
+    }
+
+
+def _frequency_correlations(token_ids: np.ndarray, routing_map: np.ndarray) -> dict:
+    """Of the experts that a token uses in all layers, and of each layer."""
+    active = routing_map.sum(-1)  # [L, T]
+    of_all = experts_per_token.frequency_correlation(token_ids, active.sum(0))
+    of_layers = [experts_per_token.frequency_correlation(token_ids, layer) for layer in active]
+    return {
+        "correlation": vars(of_all),
+        "correlation_by_layer": [vars(layer) for layer in of_layers],
     }
 
 

@@ -54,7 +54,6 @@ def _columns_of_counts(figures: dict) -> dict[str, str]:
         "load CV": _mean(balance["coefficient_of_variation"]),
         "max/mean": _mean(balance["max_over_mean"], 2),
         **ranks,
-        "rho of frequency and experts": _interval(figures["token_frequency"]["correlation"]["all"]),
     }
 
 
@@ -72,6 +71,9 @@ def _by_checkpoint(results: dict) -> str:
                 "step": str(figures["step"]),
                 "loss": _number(figures.get("loss")),
                 **_columns_of_counts(figures),
+                "rho of frequency and experts": _interval(
+                    figures["token_frequency"]["correlation"]
+                ),
                 **sparse,
                 "flip rate": _number(flip["flip_rate"], 4),
                 "flip count": _number(flip["flip_count"]),

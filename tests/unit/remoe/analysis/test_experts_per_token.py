@@ -72,13 +72,21 @@ def test_no_bins_are_refused():
 
 
 def test_rare_tokens_with_more_experts_correlate_negatively():
-    count = np.array([1, 2, 4, 8, 0, 16])
-    active = count[:, None] * np.array([[5], [4], [3], [2], [9], [1]])
-    found = frequency_correlation(count, active)
-    assert (found.value, found.num_pairs) == (pytest.approx(-1), 5)
-    assert frequency_correlation(count, active, min_count=4).num_pairs == 3
+    """Ids 5, 6 and 9 occur once, twice and three times, with 3, 2 and 1 experts."""
+    found = frequency_correlation(np.array([9, 6, 9, 5, 6, 9]), np.array([1, 2, 1, 3, 2, 1]))
+    assert found.value == pytest.approx(-1)
+    assert (found.num_pairs, found.num_groups) == (6, 3)
+
+
+def test_experts_that_ignore_the_token_do_not_correlate_however_rare_they_are():
+    """Most ids seldom, most tokens without an expert: where means by id would seem to grow."""
+    generator = np.random.default_rng(0)
+    ids = generator.zipf(1.3, 20_000) % 4000
+    found = frequency_correlation(ids, generator.random(20_000) < 0.1)
+    assert abs(found.value) < 0.03
+    assert found.low < 0 < found.high
 
 
 def test_the_same_number_for_all_tokens_has_no_correlation():
-    count = np.array([1, 2, 4, 8])
-    assert np.isnan(frequency_correlation(count, count[:, None] * 2).value)
+    assert np.isnan(frequency_correlation(np.array([1, 1, 2]), np.array([2, 2, 2])).value)
+    assert np.isnan(frequency_correlation(np.zeros(0, int), np.zeros(0, int)).value)
