@@ -7,6 +7,7 @@ from remoe.analysis import experts_per_token
 from remoe.analysis.ratios import ratio
 from reporting import heatmaps, numbers
 from reporting.parts import (
+    ANALYSING,
     RECORDING,
     Missing,
     Picture,
@@ -114,7 +115,7 @@ def frequency(runs: list[Run]) -> Section | Missing:
     from_zero(axis)
     bare(axis)
     legend_of_runs(axis, styles)
-    header = ["run", "rank correlation (Spearman)", "95 % interval", "token ids"]
+    header = ["run", "rank correlation (Spearman)", "95 % interval", "tokens"]
     return Section(
         title,
         "Each point is the mean over token ids that occur about equally often; rare ones stand on the "
@@ -122,23 +123,23 @@ def frequency(runs: list[Run]) -> Section | Missing:
         [picture(figure, "frequency", "Experts a token against its frequency")],
         [Table(header, rows)],
         notes=[
-            "Correlation over the tokens of the calibration text of tools/analyze_routing.py; negative: "
-            "the rarer, the more experts. The interval takes the occurrences of one id together.",
+            "Correlation over the tokens of the calibration text, of how often a token occurs with its "
+            "experts in all layers; negative: the rarer, the more experts.",
             *absent(runs, names_of(shown)),
         ],
     )
 
 
 def _correlation(run: Run) -> list[str]:
+    """Of the calibration text: a record has no single tokens, and means by token id mislead."""
     if run.maps is None:
-        return [numbers.NOT_THERE] * 3
+        return [f"needs {ANALYSING[0]}", numbers.NOT_THERE, numbers.NOT_THERE]
+    num_active = run.maps.routing_map().sum((0, 2))
     try:
-        found = experts_per_token.frequency_correlation(
-            run.maps.token_ids.ravel(), run.maps.routing_map().sum((0, 2))
-        )
+        found = experts_per_token.frequency_correlation(run.maps.token_ids.ravel(), num_active)
     except ImportError:
         return ["needs scipy", numbers.NOT_THERE, numbers.NOT_THERE]
     interval = numbers.NOT_THERE
     if np.isfinite(found.low):
         interval = f"{numbers.decimal(found.low, 2)} to {numbers.decimal(found.high, 2)}"
-    return [numbers.decimal(found.value, 2), interval, numbers.count(found.num_groups)]
+    return [numbers.decimal(found.value, 2), interval, numbers.count(found.num_pairs)]
