@@ -43,7 +43,7 @@ def test_the_same_order_of_distances_is_found_and_is_no_chance():
 
 
 def test_a_p_value_by_hand():
-    """Ranks of the pairs 1 2 3 and 1 3 2: rho 1/2, and of six orders three have as much (1, 1/2, 1/2)."""
+    """Ranks of the pairs 1 2 3 and 1 3 2: rho 1/2; of six orders three have as much: 1, 1/2, 1/2."""
     first = np.array([[0, 1, 2], [1, 0, 3], [2, 3, 0]])
     second = np.array([[0, 1, 9], [1, 0, 4], [9, 4, 0]])
     found = correlation(first, second)
