@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From raw text to a trained, evaluated, plotted and converted ReMoE (E=8, k=1; 7.5M parameters), on CPU or GPU.
+# From raw text to a trained, evaluated, converted ReMoE (E=8, k=1; 7.5M parameters) and a page that shows it, on CPU or GPU.
 #
 #   make quickstart                       the first call builds data and model; a second one goes on:
 #                                         it skips finished parts and resumes from the checkpoint
@@ -31,11 +31,11 @@ failed() { # LOG
 }
 say() { printf '\n== %s (%d s)\n' "$1" $((SECONDS - START)); }
 
-say "1/6 text: distinct domains from packages"
+say "1/7 text: distinct domains from packages"
 read -ra CORPUS_ARGS <<<"${CORPUS_ARGS:-}"
 python tools/prepare_corpus.py --output "$DATA/corpus" "${CORPUS_ARGS[@]}"
 
-say "2/6 tokenizer: byte-level BPE, 4096 entries"
+say "2/7 tokenizer: byte-level BPE, 4096 entries"
 TOKENIZER=(--tokenizer-type HuggingFaceTokenizer --tokenizer-model "$DATA/tokenizer")
 if [ -f "$DATA/tokenizer/tokenizer.json" ]; then
     echo "already there: $DATA/tokenizer"
@@ -44,7 +44,7 @@ else
         --max-bytes 6000000 --output "$DATA/tokenizer"
 fi
 
-say "3/6 indexed data"
+say "3/7 indexed data"
 index() { # index NAME FILE...: writes $DATA/indexed/NAME_text_document.{bin,idx} unless it is there
     local prefix=$DATA/indexed/$1
     [ -f "${prefix}_text_document.idx" ] && return
@@ -89,29 +89,33 @@ LOGGING_ARGS=(
 COMMON=(torchrun --standalone --nproc-per-node 1 pretrain_gpt.py "${MODEL_ARGS[@]}" "${MOE_ARGS[@]}"
     "${DATA_ARGS[@]}" "${TRAINING_ARGS[@]}" "${LOGGING_ARGS[@]}")
 
-say "4/6 training, $STEPS steps; the whole log is in $RUN/train.log"
-"${COMMON[@]}" --valid-data-path "${VALID[@]}" 2>&1 |
+say "4/7 training, $STEPS steps; the whole log is in $RUN/train.log"
+"${COMMON[@]}" --valid-data-path "${VALID[@]}" --record-routing "$RUN/routing" --record-routing-interval 20 2>&1 |
     tee "$RUN/train.log" | grep --line-buffered -E '> ReMoE| iteration +[0-9]+/|validation loss|(Error|pretrain_gpt.py): ' |
     sed -uE 's/^ *\[[^]]*\] *//; s/ consumed samples: *[0-9]+ \|//; s/ \| loss scale.*//' ||
     failed "$RUN/train.log"
 
-say "5/6 validation loss by domain"
+say "5/7 validation loss by domain"
 # One sequence at a time: Megatron's full validation takes as many batches as there are sequences.
 "${COMMON[@]}" --valid-data-path "${VALID[@]}" --micro-batch-size 1 --global-batch-size 1 \
     --skip-train --full-validation --multiple-validation-sets --validation-set-names "${DOMAINS[@]}" \
     >"$RUN/evaluate.log" 2>&1 || failed "$RUN/evaluate.log"
 python tools/plot_run.py "$RUN" --evaluation-log "$RUN/evaluate.log" --title "ReMoE quickstart: 8 experts, 1 active on average"
 
-say "6/6 Hugging Face: the same model for transformers, and what it writes"
+say "6/7 Hugging Face: the same model for transformers, and what it writes"
 rm -rf "$RUN/hf" # of the call before
 python tools/checkpoint/convert.py --to hf --input "$RUN/checkpoint" --output "$RUN/hf" >"$RUN/convert.log" 2>&1 ||
     failed "$RUN/convert.log"
 grep 'largest difference' "$RUN/convert.log"
 python tools/generate.py "$RUN/hf" --prompt "And it came to pass" --max-new-tokens 40 \
     --temperature 0.7 --top-p 0.9 2>>"$RUN/convert.log" || failed "$RUN/convert.log"
+say "7/7 what its experts do: at both checkpoints, on validation text of every domain"
+python tools/analyze_routing.py "$RUN" --tokens 8192 >"$RUN/analysis.log" 2>&1 || failed "$RUN/analysis.log"
+python tools/report.py "$RUN" --title "ReMoE quickstart: 8 experts, 1 active on average"
 cat <<END
 
 done in $((SECONDS - START)) s
+report      $RUN/report.html (open it in a browser)
 checkpoint  $RUN/checkpoint
 transformers  AutoModelForCausalLM.from_pretrained("$RUN/hf", trust_remote_code=True)
 curves      tensorboard --logdir $RUN/tensorboard

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch.utils.tensorboard import SummaryWriter
+from transformers import PreTrainedTokenizerFast
 
 from remoe.analysis.maps import RoutingMaps, pack
 from remoe.analysis.record import RoutingRecord
@@ -118,4 +121,12 @@ def write_run(folder: Path, method: str = "relu", tokenizer: str | None = None) 
             record = make_record(step, phase, method)
             record.save(folder / "routing" / f"{phase}-{step:08d}.npz")
         make_maps(step, method).save(folder / "analysis" / f"maps-{step:08d}.npz")
+    return folder
+
+
+def write_tokenizer(folder: Path, size: int = VOCABULARY) -> Path:
+    """A tokenizer whose commonest token is markup."""
+    words = ["<script>", *(f"word{i}" for i in range(1, size))]
+    model = WordLevel({word: i for i, word in enumerate(words)}, unk_token=words[1])
+    PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model)).save_pretrained(folder)
     return folder

@@ -9,12 +9,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from evaluation.errors import EvaluationError
+from evaluation.plan import parse_models
 from reporting.page import sections, write
 from reporting.parts import Missing
 from reporting.runs import read_run
-
-from evaluation.errors import EvaluationError
-from evaluation.plan import parse_models
 from run_log.scalars import RunLogError
 
 

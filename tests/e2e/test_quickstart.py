@@ -18,7 +18,7 @@ def places(tmp_path_factory):
     }
 
 
-def test_quickstart_goes_from_text_to_picture_and_a_second_call_goes_on(places):
+def test_quickstart_goes_from_text_to_report_and_a_second_call_goes_on(places):
     done = run(["bash", "examples/quickstart.sh"], STEPS="6", **places)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     for text in (
@@ -31,6 +31,9 @@ def test_quickstart_goes_from_text_to_picture_and_a_second_call_goes_on(places):
         assert text in done.stdout
     picture = Path(places["RUN"], "training.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
+    page = Path(places["RUN"], "report.html").read_text()
+    for title in ("Load of the experts", "Tokens by their number of experts", "Specialisation"):
+        assert f"<h2>{title}" in page
 
     done = run(["bash", "examples/quickstart.sh"], STEPS="8", **places)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

@@ -30,7 +30,8 @@ def build(runs: list[Run]) -> Section | Missing:
     return Section(
         title,
         "Each row is a domain: how its visits are spread over the experts of a layer. White is an even "
-        "share, orange an expert that the domain seeks, purple one that it avoids.",
+        "share, orange an expert that the domain seeks, purple one that it avoids. Differences "
+        "within a column are specialisation; a column of one colour is an expert that all treat alike.",
         [_picture(run, many) for run in shown],
         [_table(run, many) for run in shown],
         notes=[

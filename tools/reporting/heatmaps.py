@@ -61,7 +61,7 @@ def draw(axis: Axes, values: np.ndarray, norm: Normalize, x: list, y: list, numb
 
 def colour_bar(figure: Figure, image, axes: list[Axes], label: str) -> None:
     """The scale of a heat map, at the right of `axes`."""
-    bar = figure.colorbar(image, ax=axes, label=label, pad=0.02)
+    bar = figure.colorbar(image, ax=axes, label=label, pad=0.02, aspect=20 * len(axes))
     if isinstance(image.norm, LogNorm):
         bar.ax.yaxis.set_major_locator(FixedLocator(list(_RATIO_TICKS)))
         bar.ax.yaxis.set_major_formatter(
@@ -88,10 +88,11 @@ def over_steps(axis: Axes, values: np.ndarray, norm: Normalize, steps: list[int]
 
 
 def _write_numbers(axis: Axes, values: np.ndarray, image) -> None:
+    small = np.nanmax(values, initial=0) < 10
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             red, green, blue, _ = image.cmap(image.norm(value))
             dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
             colour = "white" if dark else "black"
-            text = decimal(float(value), 0 if value >= 10 else 1)
+            text = decimal(float(value), 2 if small else 0 if value >= 10 else 1)
             axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)

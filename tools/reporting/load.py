@@ -24,6 +24,8 @@ from run_log.panels import legend_of_runs, plot_line
 from run_log.scalars import Curve
 from run_log.style import by_layer, from_zero, over_steps
 
+_FEW = 12  # points of a line that need markers to be seen
+
 
 def load(runs: list[Run]) -> Section | Missing:
     """Heat maps of layer x expert, and of a layer's experts over steps."""
@@ -155,7 +157,7 @@ def _unused(runs: list[Run], curves: dict[str, Curve], title: str, unit: str) ->
     figure, (axis,) = panel(height_for(runs))
     styles = styles_of(runs)
     for name, curve in curves.items():
-        plot_line(axis, curve, name, styles)
+        plot_line(axis, curve, name, styles, marker="o" if len(curve[0]) < _FEW else "")
     axis.set(title=title, ylabel=unit)
     from_zero(axis)
     over_steps(axis)

@@ -46,7 +46,7 @@ def _picture(run: Run, many: bool) -> Picture:
     norm = heatmaps.from_zero(float(np.nanmax(together[layers], initial=0)))
     for axis, layer in zip(axes, layers, strict=True):
         image = heatmaps.draw(axis, together[layer], norm, experts, experts)
-        axis.set(title=f"layer {run.maps.meta['moe_layers'][layer]}", ylabel="of its tokens")
+        axis.set(title=f"layer {run.maps.meta['moe_layers'][layer]}", ylabel="expert")
     axes[-1].set_xlabel("other expert")
     figure.suptitle(title_of("Co-activation", run, many))
     heatmaps.colour_bar(figure, image, axes, "% that use the other expert, too")

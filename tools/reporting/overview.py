@@ -95,7 +95,7 @@ def build(runs: list[Run]) -> Section:
     many = len(runs) > 1
     return Section(
         "Comparison of the runs" if many else "The run in numbers",
-        "Active experts, dead experts, pairs without expert: those of the last recorded evaluation, "
+        "Active and dead experts and pairs without expert are those of the last recorded evaluation, "
         "else of the last 5 % of the logged steps.",
         tables=[Table(["", *(run.name for run in runs)], rows)],
     )

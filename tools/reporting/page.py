@@ -1,11 +1,13 @@
 """The page: its sections in their order, and one file that holds them all."""
 
 import base64
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from reporting import (
     checkpoints,
@@ -62,7 +64,7 @@ def render(parts: list[Section | Missing], runs: list[Run], title: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["data_url"] = _data_url
+    environment.filters |= {"data_url": _data_url, "breakable": _breakable}
     missing: dict[tuple[str, ...], list[str]] = {}
     for part in parts:
         if isinstance(part, Missing):
@@ -88,6 +90,11 @@ def write(parts: list[Section | Missing], runs: list[Run], title: str, output: P
         for picture in getattr(part, "pictures", ()):
             (folder / f"{picture.name}.png").write_bytes(picture.png)
     return folder
+
+
+def _breakable(text: str) -> Markup:
+    """A text whose long names may go on in the next line after an underscore, hyphen or slash."""
+    return Markup(re.sub("([_/-])", r"\1<wbr>", str(escape(text))))
 
 
 def _data_url(picture: Picture) -> str:

@@ -58,7 +58,7 @@ class Section:
         lead: One to three sentences: what is seen, how to read it.
         pictures: In the order of the page.
         tables: Below the pictures.
-        passages: Coloured text, below the tables.
+        passages: Coloured text by domain, below the tables.
         scale: What the grounds of the text mean, from none up.
         notes: Small print: runs that are not in it, how it was measured.
     """
@@ -67,7 +67,7 @@ class Section:
     lead: str
     pictures: list[Picture] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
-    passages: list = field(default_factory=list)
+    passages: dict[str, list] = field(default_factory=dict)
     scale: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

@@ -1,6 +1,5 @@
 """The section that shows real text, each token on a ground that says how many experts it used."""
 
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from reporting.parts import ANALYSING, Missing, Section, absent, names_of
 from reporting.runs import Run
 
 LEVELS = 6  # of colour, above the one for no expert at all
-_MOST_TOKENS, _MOST_DOMAINS = 256, 6
+_MOST_TOKENS, _MOST_DOMAINS = 256, 8
 _TITLE = "Tokens by their number of experts"
 
 
@@ -30,10 +29,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class Passage:
-    """A piece of real text of one domain, as one run routed it."""
+    """A piece of real text, as one run routed it."""
 
-    name: str
-    mean: str
+    heading: str
     pieces: list[Piece]
 
 
@@ -51,14 +49,15 @@ def build(runs: list[Run], tokenizer_folder: Path | None) -> Section | Missing:
     if not readable:
         return Missing(_TITLE, ("python tools/report.py RUN --tokenizer FOLDER",))
     top = max(_top(run.maps) for run in readable)
-    many = len(runs) > 1
-    found = [_passages(run, tokenizers[run.name], top, many) for run in readable]
+    passages: dict[str, list[Passage]] = {}
+    for run in readable:
+        for domain, passage in _passages(run, tokenizers[run.name], top).items():
+            passages.setdefault(domain, []).append(passage)
     return Section(
         _TITLE,
         "From the calibration text. The darker its ground, the more experts a token used, "
         "mean over layers. Point at a token, or tap it, to see which experts in which layer.",
-        # A domain's passages of all runs stand together.
-        passages=[p for row in itertools.zip_longest(*found) for p in row if p is not None],
+        passages=passages,
         scale=[
             "none",
             *(f"to {numbers.decimal(top * i / LEVELS, 2)}" for i in range(1, LEVELS + 1)),
@@ -87,12 +86,12 @@ def _top(maps: RoutingMaps) -> float:
     return float(np.quantile(maps.routing_map().sum(-1).mean(0), 0.99)) or 1.0
 
 
-def _passages(run: Run, tokenizer: object, top: float, many: bool) -> list[Passage]:
+def _passages(run: Run, tokenizer: object, top: float) -> dict[str, Passage]:
     """The first sequence of each domain."""
     maps, length = run.maps, run.maps.sequence_length
     routing_map, names = maps.routing_map(), maps.meta["domain_names"]
     domains, firsts = np.unique(maps.domains, return_index=True)
-    found, suffix = [], f", {run.name}" if many else ""
+    found = {}
     for domain, first in list(zip(domains, firsts, strict=True))[:_MOST_DOMAINS]:
         place = slice(first * length, first * length + min(length, _MOST_TOKENS))
         chosen = routing_map[:, place]
@@ -102,7 +101,7 @@ def _passages(run: Run, tokenizer: object, top: float, many: bool) -> list[Passa
             for text, at in text_pieces(tokenizer, tokens)
         ]
         mean = numbers.decimal(float(chosen.sum(-1).mean()), 2)
-        found.append(Passage(f"{names[domain]}{suffix}", mean, pieces))
+        found[names[domain]] = Passage(f"{run.name}, mean {mean} experts a layer", pieces)
     return found
 
 

@@ -7,6 +7,7 @@ from remoe.analysis import experts_per_token
 from remoe.analysis.ratios import ratio
 from reporting import heatmaps, numbers
 from reporting.parts import (
+    ANALYSING,
     RECORDING,
     Missing,
     Picture,
@@ -25,7 +26,6 @@ from run_log.panels import legend_of_runs, plot_line, wrapped
 from run_log.style import bare, from_zero
 
 _LEAST_SHARE = 5e-4  # of the pairs in a bar that is still to be seen
-_FEWEST_OCCURRENCES = 20  # of a token id whose mean is in the correlation
 
 
 def histogram(runs: list[Run]) -> Section | Missing:
@@ -115,7 +115,7 @@ def frequency(runs: list[Run]) -> Section | Missing:
     from_zero(axis)
     bare(axis)
     legend_of_runs(axis, styles)
-    header = ["run", "rank correlation (Spearman)", "95 % interval", "token ids in it"]
+    header = ["run", "rank correlation (Spearman)", "95 % interval", "tokens"]
     return Section(
         title,
         "Each point is the mean over token ids that occur about equally often; rare ones stand on the "
@@ -123,18 +123,20 @@ def frequency(runs: list[Run]) -> Section | Missing:
         [picture(figure, "frequency", "Experts a token against its frequency")],
         [Table(header, rows)],
         notes=[
-            f"Correlation over token ids with at least {_FEWEST_OCCURRENCES} occurrences; negative: "
-            "the rarer, the more experts.",
+            "Correlation over the tokens of the calibration text, of how often a token occurs with its "
+            "experts in all layers; negative: the rarer, the more experts.",
             *absent(runs, names_of(shown)),
         ],
     )
 
 
 def _correlation(run: Run) -> list[str]:
+    """Of the calibration text: a record has no single tokens, and means by token id mislead."""
+    if run.maps is None:
+        return [f"needs {ANALYSING[0]}", numbers.NOT_THERE, numbers.NOT_THERE]
+    num_active = run.maps.routing_map().sum((0, 2))
     try:
-        found = experts_per_token.frequency_correlation(
-            run.record.token_count, run.record.token_active, _FEWEST_OCCURRENCES
-        )
+        found = experts_per_token.frequency_correlation(run.maps.token_ids.ravel(), num_active)
     except ImportError:
         return ["needs scipy", numbers.NOT_THERE, numbers.NOT_THERE]
     interval = numbers.NOT_THERE

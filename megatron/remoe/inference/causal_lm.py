@@ -10,6 +10,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from megatron.remoe.checkpoint.stored_run import StoredRun
 from megatron.remoe.inference.stored_model import load_model
+from megatron.remoe.micro_batch import MicroBatch, in_forward
 
 
 class MegatronConfig(PreTrainedConfig):
@@ -138,7 +139,10 @@ class MegatronForCausalLM(PreTrainedModel, GenerationMixin):
                 "of one length, or one at a time"
             )
         positions = torch.arange(length, device=input_ids.device).expand_as(input_ids)
-        logits = self.model(input_ids, positions, None)
+        # A hash router looks at the token ids; domains matter to records of training alone.
+        batch = MicroBatch(input_ids, torch.zeros_like(input_ids[:, 0]))
+        with in_forward(batch):
+            logits = self.model(input_ids, positions, None)
         return CausalLMOutput(logits=logits[..., : self.config.vocab_size])
 
     def prepare_inputs_for_generation(

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.distributed.checkpoint import FileSystemReader
 
+from megatron.remoe import micro_batch
 from megatron.remoe.checkpoint.files import CheckpointError
 from megatron.remoe.inference.causal_lm import MegatronForCausalLM
 from megatron.remoe.inference.stored_model import load_model
@@ -47,6 +48,18 @@ def test_a_token_sees_no_later_one_and_no_other_row(model):
     whole = model(ids).logits
     assert torch.allclose(model(ids[:, :5]).logits, whole[:, :5], atol=1e-5)
     assert torch.allclose(model(ids[1:]).logits, whole[1:], atol=1e-5)
+
+
+def test_routers_know_the_token_ids_while_the_model_runs(model):
+    seen = []
+    layer = model.model.decoder.layers[0]
+    handle = layer.register_forward_hook(lambda *_: seen.append(micro_batch.current()))
+    ids = tokens(2, 5)
+    model(ids)
+    handle.remove()
+    assert torch.equal(seen[0].token_ids, ids)
+    assert seen[0].domains.tolist() == [0, 0]
+    assert micro_batch.current() is None
 
 
 def test_padding_at_the_end_of_rows_changes_nothing_before_it(model):

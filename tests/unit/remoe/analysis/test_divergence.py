@@ -42,6 +42,14 @@ def test_the_same_order_of_distances_is_found_and_is_no_chance():
     assert found.p_value == 1 / 120  # of all orders of five domains only this one
 
 
+def test_a_p_value_by_hand():
+    """Ranks of the pairs 1 2 3 and 1 3 2: rho 1/2; of six orders three have as much: 1, 1/2, 1/2."""
+    first = np.array([[0, 1, 2], [1, 0, 3], [2, 3, 0]])
+    second = np.array([[0, 1, 9], [1, 0, 4], [9, 4, 0]])
+    found = correlation(first, second)
+    assert (found.value, found.p_value) == (pytest.approx(0.5), 0.5)
+
+
 def test_opposite_orders_correlate_negatively():
     found = correlation(distances([0, 1, 3, 7, 15]), 20 - distances([0, 1, 3, 7, 15]))
     assert found.value == pytest.approx(-1)
