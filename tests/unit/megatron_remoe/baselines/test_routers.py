@@ -5,13 +5,11 @@ from argparse import Namespace
 import pytest
 import torch
 import torch.nn.functional as F
-from megatron.core.transformer.moe.moe_layer import MoELayer
 from megatron.training import global_vars
 
 from megatron.remoe import micro_batch
 from megatron.remoe.baselines.config import BaselineConfig
 from megatron.remoe.baselines.hash_router import tell_token_ids
-from megatron.remoe.moe_layer import ReMoELayer
 from moe_layers import FFN, assert_parity, by_expert, make_config
 from remoe.baselines import balanced_hash_table, choose_tokens, sparsemixer_routing
 
@@ -133,7 +131,6 @@ BALANCED = {"moe_router_load_balancing_type": "aux_loss", "moe_aux_loss_coeff": 
 @pytest.mark.parametrize("topk", [1, 2, E])
 def test_expert_choice_is_the_naive_layer(args, topk, dispatcher):
     layer = build(make_baseline("expert-choice", topk, moe_token_dispatcher_type=dispatcher))
-    assert isinstance(layer, ReMoELayer)
 
     def route(logits):
         scores = logits.softmax(-1)
@@ -147,7 +144,6 @@ def test_expert_choice_is_the_naive_layer(args, topk, dispatcher):
 @pytest.mark.parametrize("topk", [1, 2, E])
 def test_hash_is_the_naive_layer_of_its_table(args, topk, dispatcher):
     layer = build(make_baseline("hash", topk, moe_token_dispatcher_type=dispatcher))
-    assert type(layer) is MoELayer
     table = balanced_hash_table(VOCAB, E, topk, seed=0, layer=1)
 
     def route(logits):
@@ -164,7 +160,6 @@ def test_hash_is_the_naive_layer_of_its_table(args, topk, dispatcher):
 def test_sparsemixer_is_the_naive_layer_with_its_loss(args, topk, dispatcher):
     config = make_baseline("sparsemixer", topk, moe_token_dispatcher_type=dispatcher, **BALANCED)
     layer = build(config)
-    assert type(layer) is MoELayer
     kept = []
     uniform = layer.router.draws.uniform
     layer.router.draws.uniform = lambda *call: kept.append(uniform(*call)) or kept[-1]
@@ -188,7 +183,6 @@ def test_a_warm_topk_is_the_naive_layer_with_the_k_of_the_step(args, step, k, di
         **BALANCED,
     )
     layer = build(config)
-    assert isinstance(layer, ReMoELayer)
 
     def route(logits):
         scores = logits.softmax(-1)
