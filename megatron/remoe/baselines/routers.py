@@ -7,9 +7,9 @@ from megatron.remoe.baselines.hash_router import HashRouter
 from megatron.remoe.baselines.sparsemixer import SparseMixerRouter
 from megatron.remoe.baselines.topk_warm_up import TopKWarmUpRouter
 
-# All are in `ReMoELayer`: Megatron's own counts on k experts a token, which some of them do not give, and
-# its optimizer's states are held otherwise with expert parallelism than without, so that a checkpoint
-# would not go from one to the other.
+# All are in `ReMoELayer`: Megatron's own counts on k experts a token, which some of them do not give,
+# and its optimizer's states are held otherwise with expert parallelism than without, so that a
+# checkpoint would not go from one to the other.
 ROUTERS: dict[str, type[TopKRouter]] = {
     "topk-warmup": TopKWarmUpRouter,
     "expert-choice": ExpertChoiceRouter,
