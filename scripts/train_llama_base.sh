@@ -32,8 +32,8 @@ fi
 
 TRAINING_ARGS=(--train-iters "$TRAIN_ITERS" --micro-batch-size "$MICRO_BATCH_SIZE"
   --global-batch-size "$GLOBAL_BATCH_SIZE" --lr "${LR:-5e-4}" --min-lr "${MIN_LR:-5e-5}" --lr-decay-style cosine
-  --lr-warmup-fraction 0.01 --clip-grad 1.0 --optimizer adam --adam-beta1 0.9 --adam-beta2 0.999 --adam-eps 1e-8
-  --weight-decay 0.01 --seed "${SEED:-1234}")
+  --lr-warmup-fraction "${LR_WARMUP_FRACTION:-0.01}" --clip-grad 1.0 --optimizer adam --adam-beta1 0.9
+  --adam-beta2 0.999 --adam-eps 1e-8 --weight-decay 0.01 --seed "${SEED:-1234}")
 case ${PRECISION:-bf16} in
   bf16) TRAINING_ARGS+=(--bf16) ;;
   fp32) ;;

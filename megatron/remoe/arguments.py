@@ -10,6 +10,7 @@ from megatron.training.global_vars import get_tokenizer, set_global_variables
 from megatron.remoe.baselines.methods import METHODS, apply_method
 from megatron.remoe.checkpoint.agreement import check_settings, check_vocabulary, restart_once
 from megatron.remoe.checkpoint.files import check_checkpoint
+from megatron.remoe.checkpoint.finished import skip_training_if_finished
 from megatron.remoe.checkpoint.patches import guard_checkpoints, start_helpers
 from megatron.remoe.checkpoint.restore_settings import given_names, restore_settings
 from megatron.remoe.checkpoint.stored_run import StoredRun, read_stored_run
@@ -18,6 +19,7 @@ from megatron.remoe.data_paths import check_data_paths
 from megatron.remoe.granularity import apply_granularity
 from megatron.remoe.machine import fit_to_machine
 from megatron.remoe.patches import keep_adam_step_in_groups
+from megatron.remoe.recording.options import add_recording_args, check_recording
 from megatron.remoe.script_options import check_script_options
 
 
@@ -28,6 +30,7 @@ def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
     _add_baselines(group)
     _add_dense_stage(group)
     _add_run(group)
+    add_recording_args(parser)
     return parser
 
 
@@ -217,6 +220,7 @@ def parse_and_validate_args(
     check_script_options(args)
     apply_method(args, given)
     check_conflicts(args, given)
+    check_recording(args, given)
     check_data_paths(args)
     if args.save and args.ckpt_format == "torch_dist":
         start_helpers(args.async_save)
@@ -243,6 +247,7 @@ def _look_at_checkpoint(
     if args.use_checkpoint_args:
         restore_settings(args, given_names(parser, given), stored)
     restart_once(args, stored)
+    skip_training_if_finished(args, stored)
     return stored
 
 

@@ -17,6 +17,7 @@ from megatron.remoe.layer_specs import (
     torch_native_layer_spec,
 )
 from megatron.remoe.memory.report import report_memory
+from megatron.remoe.recording.recorder import install_recording
 from megatron.remoe.step_hook import install_step_hook
 from megatron.remoe.throughput.install import install_throughput_log
 from megatron.remoe.torch_native.experts import GEMM_NAMES, choose_gemm
@@ -32,19 +33,21 @@ def gpt_config_from_args(args: Namespace) -> GPTModelConfig:
         A `GPTModelConfig` whose layer spec routes by ReLU and whose post-wrap hook installs the
         controller, or has a router of `megatron.remoe.baselines`; Megatron's own without either flag.
         Where `fit_to_machine` chose torch-native layers, its spec has them in any case.
-        `--log-throughput` adds a hook to each, too.
+        `--log-throughput` and `--record-routing` add hooks to each, too.
     """
     config = routed_config(args)
     if args.moe_relu_routing:
         report_memory(args, config.transformer)
     if args.log_throughput:
         config.post_wrap_hooks.append(install_throughput_log)
+    if args.record_routing is not None:
+        config.post_wrap_hooks.append(install_recording)  # last: it wraps the step hook
     _say_which_experts(args, config)
     return config
 
 
 def routed_config(args: Namespace) -> GPTModelConfig:
-    """`gpt_config_from_args` without what it prints and what logs throughput.
+    """`gpt_config_from_args` without what it prints, logs throughput, or records.
 
     Args:
         args: Validated; experts and k are those after `--moe-granularity`.

@@ -1,0 +1,72 @@
+"""Train every run of a sweep: `python scripts/sweep.py experiments/methods/sweep.yaml --jobs 2`.
+
+A finished run is skipped, an interrupted one goes on from its checkpoint, a failed one is told at the
+end. Runs lie in RUNS/FAMILY/RUN: log, status.json, tensorboard, checkpoints.
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+
+from sweeping.errors import SweepError
+from sweeping.local import LocalRunner
+from sweeping.runs import command_of, shown
+from sweeping.sweep_file import Sweep, read_sweep
+from sweeping.vocabulary import REPO
+
+
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("file", type=Path, help="the sweep's YAML")
+    parser.add_argument(
+        "--runs", type=Path, default=REPO / "runs", help="folder of all runs [runs]"
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these runs alone; * and ? fit")
+    parser.add_argument("--jobs", type=_positive, default=1, help="runs at a time [1]")
+    parser.add_argument("--threads", type=_positive, default=1, help="threads of each run [1]")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands, start nothing")
+    return parser.parse_args()
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a positive integer, got {text!r}")
+    return int(text)
+
+
+def main() -> int:
+    """Do what the command line says."""
+    args = parse_args()
+    args.runs = args.runs.resolve()
+    try:
+        sweep = read_sweep(args.file)
+        if args.dry_run:
+            for run in sweep.select(args.only):
+                print(shown(command_of(run, args.runs, sweep.family)))
+            return 0
+        return train(sweep, args)
+    except SweepError as error:
+        print(f"sweep.py: {error}", file=sys.stderr)
+        return 2
+
+
+def train(sweep: Sweep, args: argparse.Namespace) -> int:
+    """Train what is missing; 1 where a run failed, 130 after Ctrl-C."""
+    runner = LocalRunner(args.runs, sweep.family, args.jobs, args.threads)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        runner.train(sweep.select(args.only))
+    except KeyboardInterrupt:
+        print("sweep.py: stopped; the same command goes on", file=sys.stderr)
+        return 130
+    for name, reason in runner.failed.items():
+        print(f"sweep.py: {name} failed: {reason}", file=sys.stderr)
+    return 1 if runner.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Sweeps: many runs of the launch recipes from one YAML file, their table and their figures."""

@@ -1,0 +1,187 @@
+"""Reads a sweep's YAML into its list of runs."""
+
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from sweeping import vocabulary as words
+from sweeping.errors import SweepError
+from sweeping.runs import Run, make_run
+
+KEYS = {
+    "family",
+    "size",
+    "settings",
+    "recording",
+    "grids",
+    "grid",
+    "runs",
+    "baseline",
+    "slurm",
+    "estimate",
+    "about",
+}
+FAMILY_KEYS = {"name", "size", "settings", "recording", "about"}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep, checked.
+
+    Attributes:
+        name: The file's, or of a file `sweep.yaml` its folder's.
+        family: Folder of its runs; sweeps with the same family file share runs.
+        runs: Each once, in the file's order.
+        baseline: Configuration that the others are compared with, or None.
+        slurm: Directives of sbatch.
+        estimate: Assumptions of the estimate of GPU hours.
+    """
+
+    name: str
+    family: str
+    runs: list[Run]
+    baseline: str | None
+    slurm: dict = field(default_factory=dict)
+    estimate: dict = field(default_factory=dict)
+
+    def select(self, patterns: list[str] | None) -> list[Run]:
+        """The runs whose names fit one of the patterns (* and ?), or all.
+
+        Raises:
+            SweepError: A pattern fits none.
+        """
+        if not patterns:
+            return self.runs
+        for pattern in patterns:
+            if not any(Path(run.name).match(pattern) for run in self.runs):
+                raise SweepError(f"--only {pattern}: no such run; --dry-run lists them")
+        return [run for run in self.runs if any(Path(run.name).match(p) for p in patterns)]
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Read and check a sweep.
+
+    Raises:
+        SweepError: Naming the file and the key.
+    """
+    try:
+        return _read(path)
+    except SweepError as error:
+        raise SweepError(f"{path}: {error}") from None
+
+
+def _read(path: Path) -> Sweep:
+    document = _mapping(_load(path), "the file")
+    _only(document, KEYS, "the file")
+    name = path.parent.name if path.stem == "sweep" else path.stem
+    family = _family(document, path, name)
+    own = _settings(document.get("settings"), "settings")
+    recording = family["recording"] | _settings(document.get("recording"), "recording")
+    runs: dict[str, Run] = {}
+    for where, settings in _expanded(document):
+        try:
+            run = make_run(family["size"], family["settings"], own | settings, recording)
+        except SweepError as error:
+            raise SweepError(f"{where}: {error}") from None
+        if runs.setdefault(run.name, run).settings != run.settings:
+            raise SweepError(f"{where}: two runs of different settings are named {run.name}")
+    baseline = None
+    if "baseline" in document:
+        chosen = _settings(document["baseline"], "baseline")
+        baseline = make_run(family["size"], family["settings"], own | chosen).configuration
+        if baseline not in {run.configuration for run in runs.values()}:
+            raise SweepError(f"baseline: no run of the sweep is {baseline}")
+    slurm = _mapping(document.get("slurm", {}), "slurm")
+    estimate = _mapping(document.get("estimate", {}), "estimate")
+    return Sweep(name, family["name"], list(runs.values()), baseline, slurm, estimate)
+
+
+def _load(path: Path) -> object:
+    try:
+        return yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise SweepError(error.strerror) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f"line {mark.line + 1}: " if mark else ""
+        raise SweepError(f"{at}no YAML: {getattr(error, 'problem', error)}") from None
+
+
+def _family(document: dict, path: Path, name: str) -> dict:
+    """Name, size and settings that the runs share: a file of its own, or the sweep itself."""
+    if "family" not in document:
+        family = {"name": name, "size": document.get("size"), "settings": {}, "recording": {}}
+    elif not isinstance(document["family"], str):
+        raise SweepError(f"family must be a path of a YAML file, got {document['family']!r}")
+    elif "size" in document:
+        raise SweepError("size: the family has it; leave it out")
+    else:
+        file = path.parent / document["family"]
+        try:
+            loaded = _mapping(_load(file), "the file")
+            _only(loaded, FAMILY_KEYS, "the file")
+            family = {"name": file.stem, **loaded}
+            for part in ("settings", "recording"):
+                family[part] = _settings(loaded.get(part), part)
+        except SweepError as error:
+            raise SweepError(f"family {document['family']}: {error}") from None
+    if family["size"] not in words.SIZES:
+        raise SweepError(f"size must be one of {', '.join(words.SIZES)}, got {family['size']!r}")
+    return family
+
+
+def _expanded(document: dict):
+    """Every combination of each grid, then the listed runs: where it stands, its settings."""
+    grids = document.get("grids", [])
+    if not isinstance(grids, list):
+        raise SweepError("grids must be a list of grids")
+    named = [(f"grids[{i}]", grid) for i, grid in enumerate(grids)]
+    if "grid" in document:
+        named.insert(0, ("grid", document["grid"]))
+    listed = document.get("runs", [])
+    if not isinstance(listed, list):
+        raise SweepError("runs must be a list of runs")
+    if not named and not listed:
+        raise SweepError("grids, grid or runs must name at least one run")
+    for where, grid in named:
+        yield from _crossed(where, _mapping(grid, where))
+    for i, settings in enumerate(listed):
+        yield f"runs[{i}]", _settings(settings, f"runs[{i}]")
+
+
+def _crossed(where: str, grid: dict):
+    if not grid:
+        raise SweepError(f"{where} is empty")
+    axes = []
+    for key, values in grid.items():
+        key = words.check_key(key, where)
+        values = values if isinstance(values, list) else [values]
+        if not values:
+            raise SweepError(f"{where}.{key} is empty")
+        axes.append([(key, words.check_value(key, value, where)) for value in values])
+    for combination in itertools.product(*axes):
+        yield where, dict(combination)
+
+
+def _settings(mapping: object, where: str) -> dict[str, str]:
+    checked = {}
+    for key, value in _mapping(mapping or {}, where).items():
+        key = words.check_key(key, where)
+        if isinstance(value, list):
+            raise SweepError(f"{where}.{key} is a list; lists stand in grids")
+        checked[key] = words.check_value(key, value, where)
+    return checked
+
+
+def _mapping(value: object, where: str) -> dict:
+    if not isinstance(value, dict):
+        raise SweepError(f"{where} must be a mapping of names to values, got {value!r}")
+    return value
+
+
+def _only(mapping: dict, known: set[str], where: str) -> None:
+    for key in mapping:
+        if key not in known:
+            raise SweepError(f"{where}: unknown key {key!r}; known are {', '.join(sorted(known))}")
