@@ -38,7 +38,7 @@ def remoe_layer_spec(
         vp_stage: Virtual pipeline stage, as `GPTModelConfig.transformer_layer_spec` passes it.
         base: The spec to start from.
     """
-    return _with_router(base(config, vp_stage), ReLURouter, ReMoELayer)
+    return _with_router(base(config, vp_stage), ReLURouter)
 
 
 def baseline_layer_spec(
@@ -51,7 +51,7 @@ def baseline_layer_spec(
         vp_stage: Virtual pipeline stage.
         base: The spec to start from.
     """
-    return _with_router(base(config, vp_stage), *ROUTERS[config.transformer.moe_routing])
+    return _with_router(base(config, vp_stage), ROUTERS[config.transformer.moe_routing])
 
 
 def torch_native_layer_spec(
@@ -79,12 +79,12 @@ def torch_native_layer_spec(
 
 
 def _with_router(
-    block: TransformerBlockSubmodules, router: type[TopKRouter], layer: type[MoELayer]
+    block: TransformerBlockSubmodules, router: type[TopKRouter]
 ) -> TransformerBlockSubmodules:
     def change(parts: MoESubmodules) -> MoESubmodules:
         return replace(parts, router=router)
 
-    specs = [_with_moe_layer(spec, layer, change) for spec in block.layer_specs]
+    specs = [_with_moe_layer(spec, ReMoELayer, change) for spec in block.layer_specs]
     return replace(block, layer_specs=specs)
 
 

@@ -20,6 +20,9 @@ class HashRouter(TopKRouter):
     overlapped reduction. The ids come from `micro_batch`, which `forward_step` fills; they are gone in
     the backward pass, so recomputation of the router is refused with the options.
 
+    A tokenizer may use a few ids beyond the size that it names (added tokens, NullTokenizer's end of a
+    document): these have the experts of the first ones.
+
     The table is computed where it is first needed, because Megatron numbers its layers after they
     are built.
     """
@@ -55,7 +58,8 @@ class HashRouter(TopKRouter):
             )
         num_tokens = input.shape[0] * input.shape[1]
         ids = micro_batch.tokens_of_rank(batch, num_tokens, self.tp_group)
-        experts = self.table(input.device)[ids]
+        table = self.table(input.device)
+        experts = table[ids % len(table)]
         routing_map = torch.zeros(
             num_tokens, self.num_experts, dtype=torch.bool, device=input.device
         ).scatter(1, experts, True)

@@ -1,9 +1,10 @@
 """`--moe-routing`: the options that make each routing method what it is."""
 
+import warnings
 from argparse import Namespace
 from dataclasses import dataclass
 
-from megatron.remoe.baselines.conflicts import own_router_errors
+from megatron.remoe.baselines.conflicts import OF_ONE, own_router_errors
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,10 @@ def apply_method(args: Namespace, given: frozenset[str]) -> None:
     """
     method = args.moe_routing
     if method is None:
+        for flag in sorted(OF_ONE.keys() & given):
+            warnings.warn(
+                f"{flag} has no effect without --moe-routing {OF_ONE[flag]}", stacklevel=2
+            )
         return
     errors = _model_errors(args) + own_router_errors(args, given)
     for option in METHODS[method]:

@@ -14,6 +14,7 @@ from megatron.remoe.checkpoint.settings import (
     SHAPES,
     Setting,
     has_experts,
+    keeps_experts_apart,
     routes_by_relu,
 )
 from megatron.remoe.checkpoint.stored_run import StoredRun, is_own, routing_of
@@ -181,7 +182,7 @@ def _warmup_errors(args: Namespace, stored: StoredRun) -> list[str]:
 def _optimizer_errors(args: Namespace, stored: StoredRun) -> list[str]:
     """Whether this model's optimizer is built as the stored one."""
     is_new = args.no_load_optim or args.skip_train or getattr(stored.args, "no_save_optim", None)
-    if is_new or routing_of(args) != "ReMoE" or stored.experts_apart:
+    if is_new or not keeps_experts_apart(args) or stored.experts_apart:
         return []
     return [
         "--no-load-optim: the checkpoint's optimizer holds experts and dense parameters together (a "

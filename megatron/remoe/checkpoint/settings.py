@@ -35,8 +35,8 @@ def moe_layers(args: Namespace) -> list[int]:
     return list(freq)
 
 
-# Methods of `--moe-routing` that compute something else than Megatron's TopK from the same weights.
-OWN_FUNCTIONS = ("expert-choice", "hash", "sparsemixer")
+# Methods of `--moe-routing` that are not Megatron's own TopK.
+OWN_FUNCTIONS = ("topk-warmup", "expert-choice", "hash", "sparsemixer")
 
 
 def has_experts(args: Namespace) -> bool:
@@ -60,6 +60,11 @@ def routing_function(args: Namespace) -> str:
         return "relu"
     method = getattr(args, "moe_routing", None)
     return method if method in OWN_FUNCTIONS else "topk"
+
+
+def keeps_experts_apart(args: Namespace) -> bool:
+    """Whether `ReMoELayer` has the optimizer keep experts apart from dense parameters in any layout."""
+    return has_experts(args) and routing_function(args) != "topk"
 
 
 def _routes_by(method: str) -> Callable[[Namespace], bool]:

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from megatron.remoe.checkpoint.settings import (
-    OWN_FUNCTIONS,
     has_experts,
     routes_by_relu,
     routes_by_topk,
+    routing_function,
 )
 from megatron.remoe.conversion.architecture import ConversionError
 
@@ -119,7 +119,9 @@ OF_MEGATRON = (
     ),
     Refusal(
         "--moe-routing",
-        lambda args: has_experts(args) and getattr(args, "moe_routing", None) in OWN_FUNCTIONS,
+        lambda args: (
+            has_experts(args) and routing_function(args) in ("expert-choice", "hash", "sparsemixer")
+        ),
         "no architecture of transformers routes in this way",
     ),
     Refusal(

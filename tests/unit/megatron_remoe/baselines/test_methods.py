@@ -3,7 +3,10 @@
 import pytest
 
 from command_line import MODEL, MOE, REMOE, complaints, parse, with_method
+from megatron.remoe.baselines.conflicts import OWN_ROUTERS
 from megatron.remoe.baselines.methods import METHODS
+from megatron.remoe.baselines.routers import ROUTERS
+from megatron.remoe.checkpoint.settings import OWN_FUNCTIONS
 
 MIXTURE = [*MODEL, *MOE]
 
@@ -28,9 +31,27 @@ SETS = {
         "moe_router_load_balancing_type": "none",
         "moe_aux_loss_coeff": 0.0,
     },
+    "topk-warmup": {
+        "moe_router_load_balancing_type": "aux_loss",
+        "moe_aux_loss_coeff": 0.01,
+        "moe_router_pre_softmax": True,
+        "moe_topk_warmup_steps": 100,
+    },
+    "expert-choice": {"moe_router_load_balancing_type": "none", "moe_aux_loss_coeff": 0.0},
+    "hash": {"moe_router_load_balancing_type": "none", "moe_hash_seed": 0},
+    "sparsemixer": {
+        "moe_router_load_balancing_type": "aux_loss",
+        "moe_aux_loss_coeff": 0.01,
+        "moe_sparsemixer_jitter": 0.1,
+    },
     "relu": {"moe_relu_routing": True, "moe_relu_load_balancing": "micro-batch"},
     "relu-l1": {"moe_relu_routing": True, "moe_relu_load_balancing": "none"},
 }
+
+
+def test_every_method_has_a_row():
+    assert SETS.keys() == METHODS.keys()
+    assert set(OWN_ROUTERS) == set(ROUTERS) == set(OWN_FUNCTIONS)
 
 
 @pytest.mark.parametrize("method", SETS)
@@ -89,6 +110,55 @@ REFUSED = [
 ]
 
 
+NOT_MADE = "has not been made to work with this router: leave it out"
+REFUSED += [
+    (method, words, f"{words.split()[0]}: {NOT_MADE}")
+    for method in OWN_ROUTERS
+    for words in (
+        "--moe-expert-capacity-factor 1.0",
+        "--moe-router-fusion",
+        "--moe-router-num-groups 2",
+        "--moe-routing-trace-path x",
+        "--overlap-moe-expert-parallel-comm",
+        "--spec a b",
+    )
+]
+FULL = "--recompute-granularity full --recompute-method uniform --recompute-num-layers 1"
+REFUSED += [
+    ("hash", words, "--recompute-granularity: would route again in the backward pass")
+    for words in (
+        FULL,
+        "--recompute-granularity selective --recompute-modules moe",
+        "--recompute-granularity selective --recompute-modules core_attn mlp",
+        "--moe-layer-recompute",
+    )
+]
+REFUSED += [
+    (
+        "hash",
+        "--moe-topk-warmup-steps 10",
+        "--moe-topk-warmup-steps: is of --moe-routing topk-warmup: leave it out",
+    ),
+    (
+        "topk",
+        "--moe-topk-warmup-experts 6",
+        "--moe-topk-warmup-experts: is of --moe-routing topk-warmup: leave it out",
+    ),
+    (
+        "topk",
+        "--moe-sparsemixer-jitter 0.2",
+        "--moe-sparsemixer-jitter: is of --moe-routing sparsemixer: leave it out",
+    ),
+    ("relu", "--moe-hash-seed 1", "--moe-hash-seed: is of --moe-routing hash: leave it out"),
+    (
+        "sparsemixer",
+        "--moe-router-load-balancing-type sinkhorn",
+        "--moe-router-load-balancing-type sinkhorn: sparsemixer has aux_loss",
+    ),
+    ("hash", "--moe-aux-loss-coeff 0.1", "--moe-aux-loss-coeff 0.1: hash has 0.0"),
+]
+
+
 @pytest.mark.parametrize(("method", "words", "message"), REFUSED)
 def test_what_contradicts_the_method_is_refused_with_the_mend(method, words, message):
     with pytest.raises(ValueError, match=f"do not go with --moe-routing {method}") as error:
@@ -108,6 +178,28 @@ def test_one_expert_leaves_nothing_to_choose(method):
     one = [*MODEL, "--num-experts", "1", "--moe-router-topk", "1"]
     with pytest.raises(ValueError, match="--num-experts 1: leaves nothing to choose"):
         with_method([*one, "--moe-routing", method])
+
+
+RECOMPUTED = [
+    *[(method, FULL) for method in ("topk-warmup", "expert-choice", "sparsemixer")],
+    ("hash", "--recompute-granularity selective --recompute-modules core_attn moe_act"),
+    ("sparsemixer", "--moe-router-load-balancing-type global_aux_loss"),
+]
+
+
+@pytest.mark.parametrize(("method", "words"), RECOMPUTED)
+def test_what_goes_with_the_method_is_taken(method, words):
+    assert with_method([*MIXTURE, "--moe-routing", method, *words.split()]).moe_routing == method
+
+
+OF_OTHERS = ["--moe-topk-warmup-experts 6", "--moe-sparsemixer-jitter 1", "--moe-hash-seed 1"]
+
+
+@pytest.mark.parametrize("words", OF_OTHERS)
+def test_a_flag_of_a_method_has_no_effect_without_the_method(words):
+    flag = words.split()[0]
+    with pytest.warns(UserWarning, match=f"{flag} has no effect without --moe-routing"):
+        with_method([*MIXTURE, *words.split()])
 
 
 def test_relu_by_name_meets_the_rules_of_relu_routing():
