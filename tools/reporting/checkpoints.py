@@ -48,7 +48,7 @@ def build(runs: list[Run]) -> Section | Missing:
     title = "Stability over checkpoints"
     shown = [run for run in runs if len(run.map_files) > 1]
     if not shown:
-        return Missing(title, ANALYSING)
+        return Missing(f"{title} (two or more)", ANALYSING)
     changes = {run.name: _changes(run) for run in shown}
     many = len(runs) > 1
     pictures = [_flips(runs, changes)]

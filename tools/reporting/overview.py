@@ -71,7 +71,7 @@ ROWS: dict[str, Callable[[Run], str]] = {
     "granularity (G)": lambda run: numbers.count(run.settings.number("moe_granularity")),
     "layers": lambda run: numbers.count(run.settings.number("num_layers")),
     "hidden size": lambda run: numbers.count(run.settings.number("hidden_size")),
-    "seed": lambda run: str(run.settings.number("seed") or numbers.NOT_THERE),
+    "seed": lambda run: run.settings.arguments.get("seed", numbers.NOT_THERE),
     "steps": lambda run: numbers.count(last_step(run)),
     "tokens seen": lambda run: numbers.large(tokens_seen(run)),
     "validation loss, last (nats a token)": lambda run: numbers.decimal(validation_loss(run)),

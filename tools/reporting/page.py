@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 from reporting import (
     checkpoints,
     domains,
+    gates,
     load,
     neighbours,
     overview,
@@ -19,6 +20,7 @@ from reporting import (
     stages,
     tokens,
     training,
+    unused,
 )
 from reporting.parts import FONT, Missing, Picture, Section
 from reporting.runs import Run
@@ -41,8 +43,8 @@ def sections(runs: list[Run], tokenizer: Path | None = None) -> list[Section | M
         training.active_experts,
         load.load,
         load.balance,
-        load.unused,
-        load.gates,
+        unused.build,
+        gates.build,
         tokens.histogram,
         tokens.frequency,
         partial(passage.build, tokenizer_folder=tokenizer),

@@ -44,8 +44,8 @@ class Run:
         name: One of a kind in the page.
         folder: Where it is.
         log: Its scalars, None where it has no events.
-        snapshots: Records over training, at most 60: of evaluations where there are several, else of
-            training steps, else of the checkpoints' maps.
+        snapshots: Records over training, at most 60: of evaluations, of training steps or of the
+            checkpoints' maps, whichever are most.
         record: The last one, whole: of an evaluation, else of training, else of maps.
         source: What `record` is of, in words.
         map_files: Routing maps by step.
@@ -126,7 +126,7 @@ def _records(
     if not there:
         return [], None, ""
     source, newest = there[0]
-    over_steps = next((files for _, files in there if len(files) > 1), newest)
+    over_steps = max((files for _, files in there), key=len)
     snapshots = [Snapshot.of(_record(path)) for path in _some(over_steps)]
     return snapshots, _record(newest[-1]), source
 
