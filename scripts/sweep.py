@@ -29,6 +29,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--jobs", type=_positive, default=1, help="runs at a time [1]")
     parser.add_argument("--threads", type=_positive, default=1, help="threads of each run [1]")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, start nothing")
+    parser.add_argument(
+        "--collect", action="store_true", help="write the table and the figures of what is finished"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="folder of --collect [RUNS/FAMILY.tables/SWEEP]"
+    )
     return parser.parse_args()
 
 
@@ -48,6 +54,8 @@ def main() -> int:
             for run in sweep.select(args.only):
                 print(shown(command_of(run, args.runs, sweep.family)))
             return 0
+        if args.collect:
+            return write_tables(sweep, args)
         return train(sweep, args)
     except SweepError as error:
         print(f"sweep.py: {error}", file=sys.stderr)
@@ -66,6 +74,28 @@ def train(sweep: Sweep, args: argparse.Namespace) -> int:
     for name, reason in runner.failed.items():
         print(f"sweep.py: {name} failed: {reason}", file=sys.stderr)
     return 1 if runner.failed else 0
+
+
+def write_tables(sweep: Sweep, args: argparse.Namespace) -> int:
+    """Write results.json, table.csv, table.md and the figures; 1 where a run is missing."""
+    from sweeping.collection import collect  # tensorboard and scipy take seconds to import
+    from sweeping.curves import draw_curves
+    from sweeping.figures import draw_all
+    from sweeping.table import as_csv, as_json, as_markdown
+
+    folder = args.output or args.runs / f"{sweep.family}.tables" / sweep.name
+    collection = collect(sweep, args.runs)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(as_json(collection))
+    (folder / "table.csv").write_text(as_csv(collection))
+    (folder / "table.md").write_text(as_markdown(collection))
+    draw_all(collection, folder)
+    draw_curves(collection, folder / "loss_curves.png")
+    print(as_markdown(collection), end="")
+    print(
+        f"sweep.py: {folder} has table.md, table.csv, results.json and the figures", file=sys.stderr
+    )
+    return 1 if collection.problems else 0
 
 
 if __name__ == "__main__":

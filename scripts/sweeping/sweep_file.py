@@ -34,7 +34,8 @@ class Sweep:
         name: The file's, or of a file `sweep.yaml` its folder's.
         family: Folder of its runs; sweeps with the same family file share runs.
         runs: Each once, in the file's order.
-        baseline: Configuration that the others are compared with, or None.
+        family_settings: What all runs of the family share.
+        baseline: Settings that make a configuration the one it is compared with; empty for none.
         slurm: Directives of sbatch.
         estimate: Assumptions of the estimate of GPU hours.
     """
@@ -42,9 +43,18 @@ class Sweep:
     name: str
     family: str
     runs: list[Run]
-    baseline: str | None
+    family_settings: dict[str, str]
+    baseline: dict[str, str]
     slurm: dict = field(default_factory=dict)
     estimate: dict = field(default_factory=dict)
+
+    def baseline_of(self, run: Run) -> str | None:
+        """The configuration with the baseline's settings and else the run's; None if no run is it."""
+        if not self.baseline:
+            return None
+        other = make_run(run.size, self.family_settings, run.settings | self.baseline)
+        known = {run.configuration for run in self.runs}
+        return other.configuration if other.configuration in known else None
 
     def select(self, patterns: list[str] | None) -> list[Run]:
         """The runs whose names fit one of the patterns (* and ?), or all.
@@ -87,15 +97,15 @@ def _read(path: Path) -> Sweep:
             raise SweepError(f"{where}: {error}") from None
         if runs.setdefault(run.name, run).settings != run.settings:
             raise SweepError(f"{where}: two runs of different settings are named {run.name}")
-    baseline = None
-    if "baseline" in document:
-        chosen = _settings(document["baseline"], "baseline")
-        baseline = make_run(family["size"], family["settings"], own | chosen).configuration
-        if baseline not in {run.configuration for run in runs.values()}:
-            raise SweepError(f"baseline: no run of the sweep is {baseline}")
     slurm = _mapping(document.get("slurm", {}), "slurm")
     estimate = _mapping(document.get("estimate", {}), "estimate")
-    return Sweep(name, family["name"], list(runs.values()), baseline, slurm, estimate)
+    baseline = _settings(document.get("baseline"), "baseline")
+    sweep = Sweep(
+        name, family["name"], list(runs.values()), family["settings"], baseline, slurm, estimate
+    )
+    if baseline and not any(sweep.baseline_of(run) for run in sweep.runs):
+        raise SweepError(f"baseline: no run of the sweep has {baseline}")
+    return sweep
 
 
 def _load(path: Path) -> object:
@@ -112,7 +122,8 @@ def _load(path: Path) -> object:
 def _family(document: dict, path: Path, name: str) -> dict:
     """Name, size and settings that the runs share: a file of its own, or the sweep itself."""
     if "family" not in document:
-        family = {"name": name, "size": document.get("size"), "settings": {}, "recording": {}}
+        family = {"name": name, "size": document.get("size"), "recording": {}}
+        family["settings"] = _settings(document.get("settings"), "settings")
     elif not isinstance(document["family"], str):
         raise SweepError(f"family must be a path of a YAML file, got {document['family']!r}")
     elif "size" in document:
