@@ -21,14 +21,15 @@ from peak_memory import PeakMemory
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = (
-    "--moe-relu-routing --num-layers 4 --hidden-size 128 --ffn-hidden-size 512 --num-attention-heads 4 "
+    "--num-layers 4 --hidden-size 128 --ffn-hidden-size 512 --num-attention-heads 4 "
     "--moe-router-topk 1 --seq-length 256 --max-position-embeddings 256 --micro-batch-size 8 "
     "--global-batch-size 8 --lr 1e-3 --lr-decay-style constant --swiglu --normalization RMSNorm "
     "--position-embedding-type rope --disable-bias-linear --attention-dropout 0 --hidden-dropout 0 "
     "--untie-embeddings-and-output-weights --eval-iters 0 --eval-interval 100000 --log-interval 1 "
     "--num-workers 0 --mock-data --tokenizer-type NullTokenizer --vocab-size 4096 "
-    "--moe-relu-l1-reg-coeff-init 1e-3 --moe-token-dispatcher-type alltoall"
+    "--moe-token-dispatcher-type alltoall"
 ).split()
+RELU = "--moe-relu-routing --moe-relu-l1-reg-coeff-init 1e-3".split()
 BOUNDS = {
     "none": "",
     "chunks": "--moe-relu-chunk-above 1.5",
@@ -58,7 +59,8 @@ def train(flags):
         result = train_step(*args, **kwargs)
         loss = result[0]["lm loss"].item()  # waits for the device
         seconds, peak = time.perf_counter() - start, memory.read()
-        sparsity = get_moe_metrics_tracker().source.stats.sparsity.item()
+        source = getattr(get_moe_metrics_tracker(), "source", None)
+        sparsity = source.stats.sparsity.item() if source else None  # not of a TopK model
         steps.append([loss, sparsity, seconds, peak - before])
         return result
 
@@ -82,7 +84,10 @@ def main():
         return train(args.child)
     print(HEADER, flush=True)
     for experts in args.experts:
-        runs = {bound: run(experts, bound, args.steps) for bound in ("none", *args.bounds)}
+        runs = {
+            bound: run([*RELU, *BOUNDS[bound].split()], experts, args.steps)
+            for bound in ("none", *args.bounds)
+        }
         plain = runs["none"]
         sparse = plain[stages(plain, experts)["sparse"]]
         if not sparse:
@@ -122,14 +127,15 @@ def figures_of(steps, plain, sparse_bytes):
     )
 
 
-def run(experts, bound, steps):
-    """Figures of each step of one run."""
-    flags = [*FLAGS, "--num-experts", str(experts), "--train-iters", str(steps)]
-    flags += BOUNDS[bound].split()
+def run(routing, experts, steps):
+    """Figures of each step of one run with these flags of its router."""
+    flags = [*FLAGS, *routing, "--num-experts", str(experts), "--train-iters", str(steps)]
     command = [sys.executable, __file__, "--child", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"E={experts}, {bound} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        sys.exit(
+            f"E={experts}, {' '.join(routing)} ended with {done.returncode}:\n{done.stderr[-2000:]}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -45,3 +45,12 @@ def complaints(words):
         except ValueError as raised:
             error = str(raised)
     return error, [str(warning.message) for warning in caught]
+
+
+def with_method(words):
+    """The arguments after `--moe-routing` has set its options; raises what it refuses."""
+    from megatron.remoe.baselines.methods import apply_method
+
+    args, given = parse(words)
+    apply_method(args, given)
+    return args

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from megatron.training import arguments as megatron_arguments
 from megatron.training.global_vars import get_tokenizer, set_global_variables
 
+from megatron.remoe.baselines.methods import METHODS, apply_method
 from megatron.remoe.checkpoint.agreement import check_settings, check_vocabulary, restart_once
 from megatron.remoe.checkpoint.files import check_checkpoint
+from megatron.remoe.checkpoint.finished import skip_training_if_finished
 from megatron.remoe.checkpoint.patches import guard_checkpoints, start_helpers
 from megatron.remoe.checkpoint.restore_settings import given_names, restore_settings
 from megatron.remoe.checkpoint.stored_run import StoredRun, read_stored_run
@@ -24,6 +26,7 @@ def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
     """Add the flags of ReLU routing to Megatron's parser."""
     group = parser.add_argument_group("ReMoE", "ReLU routing (arXiv 2412.14711)")
     _add_method(group)
+    _add_baselines(group)
     _add_dense_stage(group)
     _add_run(group)
     return parser
@@ -62,6 +65,17 @@ def _add_method(group) -> None:
         default=1,
         help="G: split each expert into G of 1/G the width and multiply --moe-router-topk by G. "
         "For ReLU and TopK routing.",
+    )
+
+
+def _add_baselines(group) -> None:
+    """What ReLU routing is compared with."""
+    group.add_argument(
+        "--moe-routing",
+        choices=list(METHODS),
+        metavar="NAME",
+        help=f"Routing method, with the options that make it: {', '.join(METHODS)}; see "
+        "docs/baselines.md. Without it Megatron's own options decide, and --moe-relu-routing.",
     )
 
 
@@ -174,6 +188,7 @@ def parse_and_validate_args(
     args = megatron_arguments.parse_args(add_args)
     stored = _look_at_checkpoint(args, given, parsers[0])
     check_script_options(args)
+    apply_method(args, given)
     check_conflicts(args, given)
     check_data_paths(args)
     if args.save and args.ckpt_format == "torch_dist":
@@ -200,6 +215,7 @@ def _look_at_checkpoint(
     if args.use_checkpoint_args:
         restore_settings(args, given_names(parser, given), stored)
     restart_once(args, stored)
+    skip_training_if_finished(args, stored)
     return stored
 
 

@@ -9,6 +9,7 @@ from megatron.training import get_args, get_timers
 from torch import Tensor
 
 from megatron.remoe.gpt_data import get_batch
+from megatron.remoe.micro_batch import in_forward
 
 
 def loss_func(loss_mask: Tensor, losses: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -43,13 +44,14 @@ def forward_step(data_iterator, model) -> tuple[Tensor, Callable]:
     """
     timers = get_timers()
     timers("batch-generator", log_level=2).start()
-    batch = get_batch(data_iterator)
+    batch, micro_batch = get_batch(data_iterator)
     timers("batch-generator").stop()
-    output = model(
-        batch["tokens"],
-        batch["position_ids"],
-        batch["attention_mask"],
-        labels=batch["labels"],
-        loss_mask=batch["loss_mask"],
-    )
+    with in_forward(micro_batch):
+        output = model(
+            batch["tokens"],
+            batch["position_ids"],
+            batch["attention_mask"],
+            labels=batch["labels"],
+            loss_mask=batch["loss_mask"],
+        )
     return output, partial(loss_func, batch["loss_mask"])

@@ -1,5 +1,6 @@
 """Datasets and batches of GPT pretraining, from Megatron's own parts."""
 
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from megatron.training.utils import get_blend_and_blend_per_split
 from torch import Tensor
 
 from megatron.remoe.data_paths import DataError
+from megatron.remoe.micro_batch import MicroBatch, routers_need_tokens
 
 BATCH_KEYS = ("tokens", "labels", "loss_mask", "attention_mask", "position_ids")
 
@@ -78,11 +80,15 @@ train_valid_test_datasets.is_distributed = True  # Megatron: call me on every ra
 
 
 def _is_data_rank() -> bool:
-    """Whether this rank reads data: tensor-parallel rank 0 of the first or last pipeline stage."""
+    """Whether this rank reads data: tensor-parallel rank 0 of the first or last pipeline stage.
+
+    Of every stage where routers need the tokens.
+    """
     ends = mpu.is_pipeline_first_stage(ignore_virtual=True) or mpu.is_pipeline_last_stage(
         ignore_virtual=True
     )
-    return ends and mpu.get_tensor_model_parallel_rank() == 0
+    reads = ends or routers_need_tokens(get_args())
+    return reads and mpu.get_tensor_model_parallel_rank() == 0
 
 
 def dataset_config(args) -> GPTDatasetConfig:
@@ -111,23 +117,36 @@ def dataset_config(args) -> GPTDatasetConfig:
     )
 
 
-def get_batch(data_iterator) -> dict[str, Tensor | None]:
+def get_batch(data_iterator) -> tuple[dict[str, Tensor | None], MicroBatch | None]:
     """One micro-batch on this rank: broadcast over tensor-, split over context-parallel ranks.
 
     Returns:
         `BATCH_KEYS`, each ``[b, s]`` (the mask ``[b, 1, s, s]``) or None where this pipeline stage
-        does not need it.
+        does not need it; and what routers are told of it, if an option asks for that.
     """
     args = get_args()
     first, last = mpu.is_pipeline_first_stage(), mpu.is_pipeline_last_stage()
-    if not (first or last):
-        return dict.fromkeys(BATCH_KEYS)
-    batch = {}
-    if mpu.get_tensor_model_parallel_rank() == 0:
-        sample = next(data_iterator)
-        batch = {key: _to_device(sample.get(key)) for key in BATCH_KEYS}
-    batch = get_batch_on_this_tp_rank(
-        batch,
+    needs_tokens = routers_need_tokens(args)
+    if not (first or last or needs_tokens):
+        return dict.fromkeys(BATCH_KEYS), None
+    sample = next(data_iterator) if mpu.get_tensor_model_parallel_rank() == 0 else {}
+    batch = dict.fromkeys(BATCH_KEYS)
+    if first or last:
+        batch = _for_model(sample, args)
+    batch["token_ids"] = domains = None
+    if needs_tokens:
+        batch["token_ids"], domains = _for_routers(sample, args)
+    batch = get_batch_on_this_cp_rank(
+        batch, is_hybrid_cp=False, cp_group=mpu.get_context_parallel_group()
+    )
+    token_ids = batch.pop("token_ids")
+    return batch, None if token_ids is None else MicroBatch(token_ids, domains)
+
+
+def _for_model(sample: dict, args: Namespace) -> dict[str, Tensor | None]:
+    """`BATCH_KEYS` from the sample of tensor-parallel rank 0."""
+    return get_batch_on_this_tp_rank(
+        {key: _to_device(sample.get(key)) for key in BATCH_KEYS},
         has_cu_seqlens=False,
         is_hybrid_cp=False,
         create_attention_mask_in_dataloader=args.create_attention_mask_in_dataloader,
@@ -139,12 +158,24 @@ def get_batch(data_iterator) -> dict[str, Tensor | None]:
         seq_length=args.seq_length,
         mtp_on_this_rank=False,
         pipeline_model_parallel_size=args.pipeline_model_parallel_size,
-        is_pipeline_first_stage=first,
-        is_pipeline_last_stage=last,
+        is_pipeline_first_stage=mpu.is_pipeline_first_stage(),
+        is_pipeline_last_stage=mpu.is_pipeline_last_stage(),
     )
-    return get_batch_on_this_cp_rank(
-        batch, is_hybrid_cp=False, cp_group=mpu.get_context_parallel_group()
-    )
+
+
+def _for_routers(sample: dict, args: Namespace) -> tuple[Tensor, Tensor]:
+    """Token ids ``[b, s]`` and domains ``[b]`` from the sample of tensor-parallel rank 0."""
+    group = mpu.get_tensor_model_parallel_group()
+    if group.rank() == 0:
+        token_ids = _to_device(sample["tokens"])
+        domains = sample.get("dataset_id", torch.zeros(len(token_ids)))  # none without a blend
+        packed = torch.cat([token_ids, _to_device(domains).long()[:, None]], dim=1)
+    else:
+        shape = (args.micro_batch_size, args.seq_length + 1)
+        packed = torch.empty(shape, dtype=torch.int64, device=torch.cuda.current_device())
+    if group.size() > 1:
+        torch.distributed.broadcast(packed, mpu.get_tensor_model_parallel_src_rank(), group=group)
+    return packed[:, :-1], packed[:, -1]
 
 
 def _to_device(tensor: Tensor | None) -> Tensor | None:

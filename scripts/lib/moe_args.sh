@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034
-# MOE_ARGS: all in which dense, TopK and ReLU-routed models differ. Sourced, never run.
+# MOE_ARGS: all in which dense models and routing methods differ. Sourced, never run.
 
 MOE_ARGS=()
 if [[ $METHOD != dense ]]; then
@@ -11,8 +11,13 @@ if [[ $METHOD != dense ]]; then
   fi
 fi
 case $METHOD in
-  moe) MOE_ARGS+=(--moe-router-pre-softmax --moe-router-load-balancing-type aux_loss
-    --moe-aux-loss-coeff "${AUX_LOSS_COEFF:-0.01}") ;;
-  remoe) MOE_ARGS+=(--moe-relu-routing --moe-relu-l1-reg-coeff-init "${L1_COEFF_INIT:-1e-8}"
+  dense) ;;
+  moe) MOE_ARGS+=(--moe-router-pre-softmax --moe-router-load-balancing-type aux_loss) ;;
+  remoe) MOE_ARGS+=(--moe-relu-routing) ;;
+  *) MOE_ARGS+=(--moe-routing "$METHOD") ;;
+esac
+case $METHOD in
+  moe | topk) MOE_ARGS+=(--moe-aux-loss-coeff "${AUX_LOSS_COEFF:-0.01}") ;;
+  remoe | relu | relu-l1) MOE_ARGS+=(--moe-relu-l1-reg-coeff-init "${L1_COEFF_INIT:-1e-8}"
     --moe-relu-l1-reg-coeff-multiplier "${L1_COEFF_MULTIPLIER:-1.2}") ;;
 esac

@@ -30,7 +30,7 @@ case ${METHOD:-} in
     FFN_HIDDEN_SIZE=$((FFN_HIDDEN_SIZE * FFN_EXPANSION))
     variation=x$FFN_EXPANSION
     ;;
-  moe | remoe)
+  moe | remoe | topk | topk-unbalanced | topk-bias | relu | relu-l1)
     NUM_EXPERTS=${4:-${NUM_EXPERTS:-8}}
     require_positive_integer "argument 4 (experts)" "$NUM_EXPERTS"
     ((FFN_HIDDEN_SIZE % GRANULARITY == 0)) ||
@@ -39,7 +39,7 @@ case ${METHOD:-} in
       fail "EP=$EP does not divide the $((NUM_EXPERTS * GRANULARITY)) experts (argument 4 x argument 5)"
     variation=E${NUM_EXPERTS}_k${TOPK}_G$GRANULARITY
     ;;
-  *) fail "METHOD must be dense, moe or remoe, got '${METHOD:-}'" ;;
+  *) fail "METHOD must be dense, moe, remoe or a word of --moe-routing (docs/baselines.md), got '${METHOD:-}'" ;;
 esac
 
 resolve_nodes

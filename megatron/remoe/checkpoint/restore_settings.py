@@ -8,6 +8,7 @@ from megatron.remoe.checkpoint.settings import CONTROLLER, FUNCTION, SHAPES
 from megatron.remoe.checkpoint.stored_run import StoredRun, is_own
 
 OURS = (
+    "moe_routing",
     "moe_relu_routing",
     "moe_relu_l1_reg_coeff_init",
     "moe_relu_router_thresholds",

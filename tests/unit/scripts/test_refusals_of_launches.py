@@ -41,7 +41,7 @@ def test_argument_4_of_a_dense_model_is_named_as_what_it_is():
         (REMOE, [], {"GLOBAL_BATCH_SIZE": "0"}, "GLOBAL_BATCH_SIZE must be a positive integer"),
         (REMOE, [], {"RECOMPUTE": "all"}, "RECOMPUTE must be none, moe or full, got 'all'"),
         (REMOE, [], {"PRECISION": "fp8"}, "PRECISION must be bf16 or fp32, got 'fp8'"),
-        ("train_llama_tiny.sh", [], {"METHOD": "hash"}, "METHOD must be dense, moe or remoe"),
+        ("train_llama_tiny.sh", [], {"METHOD": "softmax"}, "METHOD must be dense, moe, remoe or"),
     ],
 )
 def test_what_cannot_work_is_refused_before_torchrun(script, arguments, environment, message):
