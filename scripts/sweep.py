@@ -12,8 +12,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
 from sweeping.errors import SweepError
+from sweeping.estimation import estimate_table
 from sweeping.local import LocalRunner
 from sweeping.runs import command_of, shown
+from sweeping.slurm import write_scripts
 from sweeping.sweep_file import Sweep, read_sweep
 from sweeping.vocabulary import REPO
 
@@ -29,6 +31,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--jobs", type=_positive, default=1, help="runs at a time [1]")
     parser.add_argument("--threads", type=_positive, default=1, help="threads of each run [1]")
     parser.add_argument("--dry-run", action="store_true", help="print the commands, start nothing")
+    parser.add_argument(
+        "--slurm", action="store_true", help="write a batch script for each run; submit nothing"
+    )
+    parser.add_argument(
+        "--srun", action="store_true", help="start each run by srun, on all nodes of this SLURM job"
+    )
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="FLOPs and GPU hours, by the assumptions of the file",
+    )
     parser.add_argument(
         "--collect", action="store_true", help="write the table and the figures of what is finished"
     )
@@ -56,6 +69,13 @@ def main() -> int:
             return 0
         if args.collect:
             return write_tables(sweep, args)
+        if args.estimate:
+            print(estimate_table(sweep, sweep.select(args.only)), end="")
+            return 0
+        if args.slurm:
+            for file in write_scripts(sweep, args.file, args.runs, sweep.select(args.only)):
+                print(file)
+            return 0
         return train(sweep, args)
     except SweepError as error:
         print(f"sweep.py: {error}", file=sys.stderr)
@@ -64,7 +84,8 @@ def main() -> int:
 
 def train(sweep: Sweep, args: argparse.Namespace) -> int:
     """Train what is missing; 1 where a run failed, 130 after Ctrl-C."""
-    runner = LocalRunner(args.runs, sweep.family, args.jobs, args.threads)
+    launcher = ("srun", "--ntasks-per-node=1") if args.srun else ()
+    runner = LocalRunner(args.runs, sweep.family, args.jobs, args.threads, launcher)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         runner.train(sweep.select(args.only))

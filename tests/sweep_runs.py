@@ -22,7 +22,6 @@ def write_run(run, folder, losses, sparsity=None, state="finished"):
     status = {
         "state": state,
         "fingerprint": run.fingerprint(),
-        "size": run.size,
         "settings": run.settings,
         "commit": "abc",
         "hardware": "2 cores, hand",

@@ -16,6 +16,7 @@ from sweeping.measure import Measured
 from sweeping.table import varied_settings
 
 PANELS_A_ROW = 4
+PANEL_SETTINGS = ("size", "E", "k", "G")
 FIRST_PART = 10  # what falls in the first tenth of the steps is cut off: all else differs by less
 DASHES = ("-", "--", ":", "-.")
 
@@ -54,21 +55,26 @@ def _panels(collection: Collection) -> dict[str, list[Configuration]]:
     finished = [c for c in collection.configurations.values() if c.seeds]
     if len({c.run.settings["method"] for c in finished}) == 1:
         return {"": finished}
-    told = [key for key in varied_settings(collection) if key not in ("method", "expansion")]
-    dense = [c for c in finished if c.run.settings["method"] == "dense"]
-    panels: dict[str, list[Configuration]] = {}
+    told = [key for key in varied_settings(collection) if key in PANEL_SETTINGS]
+    routed: dict[tuple, list[Configuration]] = {}
     for configuration in finished:
-        if configuration not in dense:
-            # A setting that only some methods have tells no panel.
-            words = [
-                f"{key}={configuration.run.settings[key]}"
-                for key in told
-                if key in "EkG" and key in configuration.run.settings
-            ]
-            panels.setdefault(" ".join(words), []).append(configuration)
-    return {title: dense + configurations for title, configurations in panels.items()} or {
-        "": dense
+        if configuration.run.settings["method"] != "dense":
+            routed.setdefault(_shape(configuration, told), []).append(configuration)
+    dense = [c for c in finished if c.run.settings["method"] == "dense"]
+    if not routed:
+        return {"": dense}
+    return {
+        " ".join(f"{key}={value}" for key, value in shape): [
+            *(c for c in dense if c.run.size == configurations[0].run.size),
+            *configurations,
+        ]
+        for shape, configurations in routed.items()
     }
+
+
+def _shape(configuration: Configuration, told: list[str]) -> tuple:
+    settings = configuration.run.settings
+    return tuple((key, settings[key]) for key in told if key in settings)
 
 
 def _finished(panels: dict[str, list[Configuration]]) -> list[Measured]:

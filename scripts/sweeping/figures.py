@@ -93,7 +93,7 @@ def draw_by(collection: Collection, key: str, series: list[Series], file: Path) 
     )
     for line in series:
         _line(axes[0, 0], line, [(x, c.mean("loss")) for x, c in line.points])
-    _dense_level(axes[0, 0], collection)
+    _dense_level(axes[0, 0], collection, {c.run.size for line in series for _, c in line.points})
     axes[0, 0].set(title="Loss, ± standard error", ylabel=LOSS)
     for line, points in differences:
         _line(axes[0, 1], line, points, interval=True)
@@ -130,10 +130,11 @@ def _line(
     )
 
 
-def _dense_level(axis: Axes, collection: Collection) -> None:
-    """A line at the loss of each dense model, with its error."""
+def _dense_level(axis: Axes, collection: Collection, sizes: set[str]) -> None:
+    """A line at the loss of each dense model of these sizes, with its error."""
     for configuration in collection.configurations.values():
-        if configuration.run.settings["method"] == "dense" and configuration.seeds:
+        dense = configuration.run.settings["method"] == "dense" and configuration.run.size in sizes
+        if dense and configuration.seeds:
             value = configuration.mean("loss")
             label = label_of(configuration.run, [])
             axis.axhline(value.mean, color="#666666", linestyle="--", linewidth=1, label=label)

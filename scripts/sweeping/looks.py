@@ -22,7 +22,6 @@ AXES = {
     "E": "experts E",
     "G": "granularity G",
     "k": "experts a token k",
-    "expansion": "width of the dense FFN (times)",
     "lambda_0": r"$\lambda_0$, the coefficient at the first step",
     "alpha": r"$\alpha$, the factor a step",
 }

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from sweeping.collection import Collection, Configuration
 from sweeping.looks import label_of
 
+# Where and in which pieces a model is trained: no part of what it is.
+LAYOUT = ("gpus", "micro_batch", "TP", "PP", "CP", "EP", "RECOMPUTE")
+
 
 @dataclass(frozen=True)
 class Series:
@@ -25,7 +28,8 @@ def series_over(collection: Collection, key: str) -> list[Series]:
     for configuration in collection.configurations.values():
         settings = configuration.run.settings
         if key in settings and configuration.seeds:
-            rest = tuple(sorted((k, v) for k, v in settings.items() if k not in (key, "seed")))
+            apart = {key, "seed", *LAYOUT}
+            rest = tuple(sorted((k, v) for k, v in settings.items() if k not in apart))
             groups.setdefault(rest, []).append(configuration)
     lines = [group for group in groups.values() if len(group) > 1]
     told = _differing(lines, key)
@@ -43,6 +47,6 @@ def _differing(lines: list[list[Configuration]], key: str) -> list[str]:
     told = set()
     for method in {line[0].run.settings["method"] for line in lines}:
         all_settings = [s for line in lines if (s := line[0].run.settings)["method"] == method]
-        keys = {k for settings in all_settings for k in settings} - {key, "seed"}
+        keys = {k for settings in all_settings for k in settings} - {key, "seed", *LAYOUT}
         told |= {k for k in keys if len({settings.get(k) for settings in all_settings}) > 1}
     return sorted(told)

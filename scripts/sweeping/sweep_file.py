@@ -23,7 +23,7 @@ KEYS = {
     "estimate",
     "about",
 }
-FAMILY_KEYS = {"name", "size", "settings", "recording", "about"}
+FAMILY_KEYS = {"size", "settings", "recording", "about"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Sweep:
         """The configuration with the baseline's settings and else the run's; None if no run is it."""
         if not self.baseline:
             return None
-        other = make_run(run.size, self.family_settings, run.settings | self.baseline)
+        other = make_run(self.family_settings, run.settings | self.baseline)
         known = {run.configuration for run in self.runs}
         return other.configuration if other.configuration in known else None
 
@@ -87,12 +87,12 @@ def _read(path: Path) -> Sweep:
     _only(document, KEYS, "the file")
     name = path.parent.name if path.stem == "sweep" else path.stem
     family = _family(document, path, name)
-    own = _settings(document.get("settings"), "settings")
+    own = _with_size(document)
     recording = family["recording"] | _settings(document.get("recording"), "recording")
     runs: dict[str, Run] = {}
     for where, settings in _expanded(document):
         try:
-            run = make_run(family["size"], family["settings"], own | settings, recording)
+            run = make_run(family["settings"], own | settings, recording)
         except SweepError as error:
             raise SweepError(f"{where}: {error}") from None
         if runs.setdefault(run.name, run).settings != run.settings:
@@ -120,27 +120,26 @@ def _load(path: Path) -> object:
 
 
 def _family(document: dict, path: Path, name: str) -> dict:
-    """Name, size and settings that the runs share: a file of its own, or the sweep itself."""
+    """Name, settings and recording that the runs share: a file of its own, or the sweep itself."""
     if "family" not in document:
-        family = {"name": name, "size": document.get("size"), "recording": {}}
-        family["settings"] = _settings(document.get("settings"), "settings")
-    elif not isinstance(document["family"], str):
+        return {"name": name, "settings": _with_size(document), "recording": {}}
+    if not isinstance(document["family"], str):
         raise SweepError(f"family must be a path of a YAML file, got {document['family']!r}")
-    elif "size" in document:
-        raise SweepError("size: the family has it; leave it out")
-    else:
-        file = path.parent / document["family"]
-        try:
-            loaded = _mapping(_load(file), "the file")
-            _only(loaded, FAMILY_KEYS, "the file")
-            family = {"name": file.stem, **loaded}
-            for part in ("settings", "recording"):
-                family[part] = _settings(loaded.get(part), part)
-        except SweepError as error:
-            raise SweepError(f"family {document['family']}: {error}") from None
-    if family["size"] not in words.SIZES:
-        raise SweepError(f"size must be one of {', '.join(words.SIZES)}, got {family['size']!r}")
-    return family
+    file = path.parent / document["family"]
+    try:
+        loaded = _mapping(_load(file), "the file")
+        _only(loaded, FAMILY_KEYS, "the file")
+        recording = _settings(loaded.get("recording"), "recording")
+        return {"name": file.stem, "settings": _with_size(loaded), "recording": recording}
+    except SweepError as error:
+        raise SweepError(f"family {document['family']}: {error}") from None
+
+
+def _with_size(document: dict) -> dict[str, str]:
+    """The settings, with the size that stands beside them."""
+    settings = _settings(document.get("settings"), "settings")
+    size = {"size": document["size"]} if "size" in document else {}
+    return _settings(size, "the file") | settings
 
 
 def _expanded(document: dict):

@@ -9,7 +9,7 @@ from sweeping.looks import METHODS
 from sweeping.statistics import Estimate
 
 # Settings that vary in a sweep get columns; these in this order, then the others by name.
-FIRST = ("method", "expansion", "E", "k", "G", "lambda_0", "alpha")
+FIRST = ("method", "size", "expansion", "E", "k", "G", "lambda_0", "alpha")
 SEPARATE = {"seed"}
 
 
