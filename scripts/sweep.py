@@ -62,18 +62,18 @@ def main() -> int:
     args = parse_args()
     args.runs = args.runs.resolve()
     try:
-        sweep = read_sweep(args.file)
+        sweep = read_sweep(args.file).only(args.only)
         if args.dry_run:
-            for run in sweep.select(args.only):
+            for run in sweep.runs:
                 print(shown(command_of(run, args.runs, sweep.family)))
             return 0
         if args.collect:
             return write_tables(sweep, args)
         if args.estimate:
-            print(estimate_table(sweep, sweep.select(args.only)), end="")
+            print(estimate_table(sweep), end="")
             return 0
         if args.slurm:
-            for file in write_scripts(sweep, args.file, args.runs, sweep.select(args.only)):
+            for file in write_scripts(sweep, args.file, args.runs):
                 print(file)
             return 0
         return train(sweep, args)
@@ -88,7 +88,7 @@ def train(sweep: Sweep, args: argparse.Namespace) -> int:
     runner = LocalRunner(args.runs, sweep.family, args.jobs, args.threads, launcher)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        runner.train(sweep.select(args.only))
+        runner.train(sweep.runs)
     except KeyboardInterrupt:
         print("sweep.py: stopped; the same command goes on", file=sys.stderr)
         return 130
@@ -99,6 +99,7 @@ def train(sweep: Sweep, args: argparse.Namespace) -> int:
 
 def write_tables(sweep: Sweep, args: argparse.Namespace) -> int:
     """Write results.json, table.csv, table.md and the figures; 1 where a run is missing."""
+    from sweeping.check import check
     from sweeping.collection import collect  # tensorboard and scipy take seconds to import
     from sweeping.curves import draw_curves
     from sweeping.figures import draw_all
@@ -116,7 +117,10 @@ def write_tables(sweep: Sweep, args: argparse.Namespace) -> int:
     print(
         f"sweep.py: {folder} has table.md, table.csv, results.json and the figures", file=sys.stderr
     )
-    return 1 if collection.problems else 0
+    verdicts = check(collection, args.check) if args.check else []
+    for verdict in verdicts:
+        print(verdict.text)
+    return 1 if collection.problems or any(v.holds is False for v in verdicts) else 0
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def cost_of(run: Run, model: Model, dense_steps: int, dense_share: float) -> Cos
     return Cost(plain + extra, extra)
 
 
-def estimate_table(sweep: Sweep, runs: list[Run]) -> str:
+def estimate_table(sweep: Sweep) -> str:
     """GPU hours of each configuration and of all, as Markdown.
 
     Raises:
@@ -45,7 +45,7 @@ def estimate_table(sweep: Sweep, runs: list[Run]) -> str:
     assumed = _checked(sweep.estimate)
     per_hour = assumed["tflops_per_gpu"] * 1e12 * 3600
     costs: dict[str, tuple[int, Cost, int]] = {}
-    for run in runs:
+    for run in sweep.runs:
         if run.configuration in costs:
             count, cost, gpus = costs[run.configuration]
         else:
@@ -74,10 +74,10 @@ def estimate_table(sweep: Sweep, runs: list[Run]) -> str:
     total = sum(count * cost.flops for count, cost, _ in costs.values()) / per_hour
     lines += [
         "",
-        f"{len(runs)} runs, {total:,.0f} GPU hours in all, if each GPU sustains "
-        f"{assumed['tflops_per_gpu']:g} TFLOP/s; of ReMoE's, `near-dense` is what stages I and II add in "
-        f"{assumed['dense_steps']} steps with {assumed['dense_share']:.0%} of the experts active. Evaluation, "
-        "saving and waiting for data are not counted.",
+        f"{len(sweep.runs)} runs, {total:,.0f} GPU hours in all, if each GPU sustains "
+        f"{assumed['tflops_per_gpu']:g} TFLOP/s; near-dense is what ReMoE's stages I and II add in "
+        f"{assumed['dense_steps']} steps with {assumed['dense_share']:.0%} of the experts active. "
+        "Evaluation, saving and waiting for data are not counted.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -26,14 +26,13 @@ DEFAULTS = {
 STOP_AHEAD_S = 120  # SLURM's signal before the time is over; the batch script passes it on
 
 
-def write_scripts(sweep: Sweep, file: Path, runs_root: Path, runs: list[Run]) -> list[Path]:
+def write_scripts(sweep: Sweep, file: Path, runs_root: Path) -> list[Path]:
     """Write RUNS/FAMILY.slurm/SWEEP/RUN.sbatch for each run, and submit.sh that hands them all in.
 
     Args:
         sweep: The sweep.
         file: Its YAML.
         runs_root: Folder of all runs.
-        runs: Those to write.
 
     Raises:
         SweepError: `slurm` in the YAML has an unknown key, or a value of another type.
@@ -42,7 +41,7 @@ def write_scripts(sweep: Sweep, file: Path, runs_root: Path, runs: list[Run]) ->
     folder = runs_root / f"{sweep.family}.slurm" / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for run in runs:
+    for run in sweep.runs:
         (runs_root / sweep.family / run.name).mkdir(parents=True, exist_ok=True)  # for its job.log
         script = folder / f"{run.name}.sbatch"
         script.write_text(

@@ -1,7 +1,8 @@
 """Reads a sweep's YAML into its list of runs."""
 
+import fnmatch
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -56,18 +57,19 @@ class Sweep:
         known = {run.configuration for run in self.runs}
         return other.configuration if other.configuration in known else None
 
-    def select(self, patterns: list[str] | None) -> list[Run]:
-        """The runs whose names fit one of the patterns (* and ?), or all.
+    def only(self, patterns: list[str] | None) -> "Sweep":
+        """The sweep with the runs alone whose names fit one of the patterns (* and ?); None: all.
 
         Raises:
             SweepError: A pattern fits none.
         """
-        if not patterns:
-            return self.runs
+        if patterns is None:
+            return self
         for pattern in patterns:
-            if not any(Path(run.name).match(pattern) for run in self.runs):
+            if not any(fnmatch.fnmatch(run.name, pattern) for run in self.runs):
                 raise SweepError(f"--only {pattern}: no such run; --dry-run lists them")
-        return [run for run in self.runs if any(Path(run.name).match(p) for p in patterns)]
+        fitting = [run for run in self.runs if any(fnmatch.fnmatch(run.name, p) for p in patterns)]
+        return replace(self, runs=fitting)
 
 
 def read_sweep(path: Path) -> Sweep:
