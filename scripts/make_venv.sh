@@ -23,4 +23,4 @@ fi
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 "$VENV/bin/python" -m pip install --quiet --upgrade pip
 echo "installing into $VENV (PyTorch is large: a few minutes on a slow line)"
-"$VENV/bin/python" -m pip install --quiet -c constraints.txt -e ".[data,wandb,hf,eval,serve,dev]"
+"$VENV/bin/python" -m pip install --quiet -c constraints.txt -e ".[data,wandb,hf,eval,serve,analysis,dev]"

@@ -46,6 +46,12 @@ def parse_args() -> argparse.Namespace:
         "--collect", action="store_true", help="write the table and the figures of what is finished"
     )
     parser.add_argument(
+        "--check",
+        type=Path,
+        metavar="RESULTS.json",
+        help="with --collect: exit status 1 where a recorded difference does not come out again",
+    )
+    parser.add_argument(
         "--output", type=Path, help="folder of --collect [RUNS/FAMILY.tables/SWEEP]"
     )
     return parser.parse_args()

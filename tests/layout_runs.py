@@ -35,10 +35,22 @@ class Runs:
         self.launcher, self.folder, self._steps = launcher, folder, {}
         self._data = write_documents(folder / "documents")
 
-    def train(self, ranks, *flags):
-        """Run the command on so many ranks; return the steps by rank."""
-        data = f"--data-path {self._data} --split 100,0,0 --data-cache-path {self.folder}"
-        return self.launcher.ranks(ranks).run(run_pretrain, command(data, *flags), timeout=300)
+    def train(self, ranks, *flags, data=True):
+        """Run the command on so many ranks; return the steps by rank.
+
+        Args:
+            ranks: Processes.
+            flags: Besides `SHAPE`.
+            data: Whether to give data; else the flags do.
+        """
+        return self.launcher.ranks(ranks).run(
+            run_pretrain, self.words(*flags, data=data), timeout=300
+        )
+
+    def words(self, *flags, data=True):
+        """The words of the command."""
+        given = f"--data-path {self._data} --split 100,0,0" if data else ""
+        return command(given, f"--data-cache-path {self.folder}", *flags)
 
     def start(self, model, distributed=False, routing=RELU):
         """Folder of the checkpoint from which the layouts of a model start."""

@@ -31,11 +31,12 @@ class ActiveExpertCap:
         Args:
             training: Whether the model is in training mode.
         """
-        step = get_args().curr_iteration if training else _steps_that_are_over()
+        step = get_args().curr_iteration if training else steps_that_are_over()
         return cap_at_step(self.cap, self.num_experts, self.num_steps, step)
 
 
-def _steps_that_are_over() -> int:
+def steps_that_are_over() -> int:
+    """Training steps before this evaluation, those before the loaded checkpoint too."""
     # `iteration` is the loaded checkpoint's and stays so. `curr_iteration` is the last step's, but 0
     # after a start that has no step left to take, and absent under --skip-train.
     args = get_args()

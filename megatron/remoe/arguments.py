@@ -19,6 +19,7 @@ from megatron.remoe.data_paths import check_data_paths
 from megatron.remoe.granularity import apply_granularity
 from megatron.remoe.machine import fit_to_machine
 from megatron.remoe.patches import keep_adam_step_in_groups
+from megatron.remoe.recording.options import add_recording_args, check_recording
 from megatron.remoe.script_options import check_script_options
 
 
@@ -29,6 +30,7 @@ def add_remoe_args(parser: ArgumentParser) -> ArgumentParser:
     _add_baselines(group)
     _add_dense_stage(group)
     _add_run(group)
+    add_recording_args(parser)
     return parser
 
 
@@ -76,6 +78,34 @@ def _add_baselines(group) -> None:
         metavar="NAME",
         help=f"Routing method, with the options that make it: {', '.join(METHODS)}; see "
         "docs/baselines.md. Without it Megatron's own options decide, and --moe-relu-routing.",
+    )
+    group.add_argument(
+        "--moe-topk-warmup-experts",
+        type=int,
+        metavar="K",
+        help="With topk-warmup: experts a token in the first steps (of those that --moe-granularity "
+        "makes). Default: 3/4 of all.",
+    )
+    group.add_argument(
+        "--moe-topk-warmup-steps",
+        type=int,
+        default=100,
+        metavar="N",
+        help="With topk-warmup: the training step from which a token has --moe-router-topk experts.",
+    )
+    group.add_argument(
+        "--moe-sparsemixer-jitter",
+        type=float,
+        default=0.1,
+        metavar="R",
+        help="With sparsemixer: an expert may be sampled whose logit is at most 2 R below the largest, "
+        "as a share of the larger of both magnitudes.",
+    )
+    group.add_argument(
+        "--moe-hash-seed",
+        type=int,
+        default=0,
+        help="With hash: of the tables from token ids to experts. Another --seed leaves them.",
     )
 
 
@@ -190,6 +220,7 @@ def parse_and_validate_args(
     check_script_options(args)
     apply_method(args, given)
     check_conflicts(args, given)
+    check_recording(args, given)
     check_data_paths(args)
     if args.save and args.ckpt_format == "torch_dist":
         start_helpers(args.async_save)
@@ -201,6 +232,7 @@ def parse_and_validate_args(
     check_settings(args, given, stored)
     set_global_variables(args)
     check_vocabulary(get_tokenizer().vocab_size, given, stored)
+    args.moe_hash_vocab_size = get_tokenizer().vocab_size  # saved with the others
     return args
 
 

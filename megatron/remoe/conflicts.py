@@ -45,7 +45,8 @@ def _has_aux_loss(args: Namespace, given: frozenset[str]) -> bool:
     return any(coeffs) if isinstance(coeffs, list) else bool(coeffs)
 
 
-def _captures_moe_graph(args: Namespace, given: frozenset[str]) -> bool:
+def captures_moe_graph(args: Namespace, given: frozenset[str]) -> bool:
+    """Whether CUDA graphs replay MoE layers or parts of them."""
     # The old spellings become --cuda-graph-impl and -modules only when Megatron validates.
     if args.cuda_graph_impl == "none" and not (args.enable_cuda_graph or args.external_cuda_graph):
         return False
@@ -158,7 +159,7 @@ REFUSED = (
     ),
     Conflict(
         "--cuda-graph-impl",
-        _captures_moe_graph,
+        captures_moe_graph,
         "the number of active experts is data: name --cuda-graph-modules attn (or mlp), no MoE ones",
     ),
     Conflict(

@@ -25,7 +25,7 @@ def check_data_paths(args: Namespace) -> None:
     # pretrain_gpt.py's default type is HuggingFaceTokenizer
     if args.tokenizer_type in (None, "HuggingFaceTokenizer") and args.tokenizer_model:
         errors += _missing_tokenizer(args.tokenizer_model)
-    for name in ("save", "tensorboard_dir", "data_cache_path"):
+    for name in ("save", "tensorboard_dir", "data_cache_path", "record_routing"):
         errors += _unwritable(f"--{name.replace('_', '-')}", getattr(args, name))
     if args.exit_on_missing_checkpoint and args.load and not Path(args.load).is_dir():
         errors.append(f"--load {args.load}: no such folder")

@@ -9,7 +9,7 @@ from megatron.training import get_args, get_timers
 from torch import Tensor
 
 from megatron.remoe.gpt_data import get_batch
-from megatron.remoe.micro_batch import in_forward
+from megatron.remoe.micro_batch import in_forward, routers_need_these_tokens
 
 
 def loss_func(loss_mask: Tensor, losses: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -44,7 +44,8 @@ def forward_step(data_iterator, model) -> tuple[Tensor, Callable]:
     """
     timers = get_timers()
     timers("batch-generator", log_level=2).start()
-    batch, micro_batch = get_batch(data_iterator)
+    tells_routers = routers_need_these_tokens(get_args(), model.training)
+    batch, micro_batch = get_batch(data_iterator, tells_routers)
     timers("batch-generator").stop()
     with in_forward(micro_batch):
         output = model(

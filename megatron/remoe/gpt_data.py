@@ -117,24 +117,29 @@ def dataset_config(args) -> GPTDatasetConfig:
     )
 
 
-def get_batch(data_iterator) -> tuple[dict[str, Tensor | None], MicroBatch | None]:
+def get_batch(
+    data_iterator, tells_routers: bool = False
+) -> tuple[dict[str, Tensor | None], MicroBatch | None]:
     """One micro-batch on this rank: broadcast over tensor-, split over context-parallel ranks.
+
+    Args:
+        data_iterator: None on ranks that read no data.
+        tells_routers: Whether routers are to know its tokens; the same on every rank.
 
     Returns:
         `BATCH_KEYS`, each ``[b, s]`` (the mask ``[b, 1, s, s]``) or None where this pipeline stage
-        does not need it; and what routers are told of it, if an option asks for that.
+        does not need it; and what routers are told, or None.
     """
     args = get_args()
     first, last = mpu.is_pipeline_first_stage(), mpu.is_pipeline_last_stage()
-    needs_tokens = routers_need_tokens(args)
-    if not (first or last or needs_tokens):
+    if not (first or last or routers_need_tokens(args)):
         return dict.fromkeys(BATCH_KEYS), None
     sample = next(data_iterator) if mpu.get_tensor_model_parallel_rank() == 0 else {}
     batch = dict.fromkeys(BATCH_KEYS)
     if first or last:
         batch = _for_model(sample, args)
     batch["token_ids"] = domains = None
-    if needs_tokens:
+    if tells_routers:
         batch["token_ids"], domains = _for_routers(sample, args)
     batch = get_batch_on_this_cp_rank(
         batch, is_hybrid_cp=False, cp_group=mpu.get_context_parallel_group()

@@ -8,6 +8,7 @@ from megatron.core.transformer.attention import SelfAttentionSubmodules
 from megatron.core.transformer.dot_product_attention import DotProductAttention
 from megatron.core.transformer.moe.experts import SequentialMLP
 from megatron.core.transformer.moe.moe_layer import MoELayer, MoESubmodules
+from megatron.core.transformer.moe.router import TopKRouter
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.torch_norm import WrappedTorchNorm
 from megatron.core.transformer.transformer_block import (
@@ -16,6 +17,7 @@ from megatron.core.transformer.transformer_block import (
 )
 from megatron.training.models.gpt import GPTModelConfig, default_layer_spec
 
+from megatron.remoe.baselines.routers import ROUTERS
 from megatron.remoe.moe_layer import ReMoELayer
 from megatron.remoe.router import ReLURouter
 from megatron.remoe.torch_native import TorchAttention, TorchGroupedMLP, torch_norm
@@ -36,8 +38,20 @@ def remoe_layer_spec(
         vp_stage: Virtual pipeline stage, as `GPTModelConfig.transformer_layer_spec` passes it.
         base: The spec to start from.
     """
-    block = base(config, vp_stage)
-    return replace(block, layer_specs=[_with_relu_routing(spec) for spec in block.layer_specs])
+    return _with_router(base(config, vp_stage), ReLURouter, ReMoELayer)
+
+
+def baseline_layer_spec(
+    config: GPTModelConfig, vp_stage: int | None = None, base: LayerSpec = default_layer_spec
+) -> TransformerBlockSubmodules:
+    """Layer spec of a model with a router of `megatron.remoe.baselines`.
+
+    Args:
+        config: Model configuration; `config.transformer` is a `BaselineConfig`.
+        vp_stage: Virtual pipeline stage.
+        base: The spec to start from.
+    """
+    return _with_router(base(config, vp_stage), *ROUTERS[config.transformer.moe_routing])
 
 
 def torch_native_layer_spec(
@@ -64,8 +78,14 @@ def torch_native_layer_spec(
     return replace(block, layer_specs=specs, layer_norm=_norm_on_torch(block.layer_norm))
 
 
-def _with_relu_routing(layer_spec: ModuleSpec) -> ModuleSpec:
-    return _with_moe_layer(layer_spec, ReMoELayer, lambda parts: replace(parts, router=ReLURouter))
+def _with_router(
+    block: TransformerBlockSubmodules, router: type[TopKRouter], layer: type[MoELayer]
+) -> TransformerBlockSubmodules:
+    def change(parts: MoESubmodules) -> MoESubmodules:
+        return replace(parts, router=router)
+
+    specs = [_with_moe_layer(spec, layer, change) for spec in block.layer_specs]
+    return replace(block, layer_specs=specs)
 
 
 def _with_grouped_experts(layer_spec: ModuleSpec) -> ModuleSpec:

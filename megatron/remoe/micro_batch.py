@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from megatron.remoe.recording.schedule import is_recorded
+
 
 @dataclass(frozen=True)
 class MicroBatch:
@@ -27,9 +29,18 @@ _current: ContextVar[MicroBatch | None] = ContextVar("remoe_micro_batch", defaul
 
 
 def routers_need_tokens(args: Namespace) -> bool:
-    """Whether an option asks for token ids in the routers, on every pipeline stage."""
-    is_recorded = getattr(args, "record_routing", None) is not None
-    return is_recorded or getattr(args, "moe_routing", None) == "hash"
+    """Whether an option asks for token ids in the routers, so that every pipeline stage reads data."""
+    records = getattr(args, "record_routing", None) is not None
+    return records or _routes_by_token(args)
+
+
+def routers_need_these_tokens(args: Namespace, is_training: bool) -> bool:
+    """Whether it asks for those of this forward pass."""
+    return _routes_by_token(args) or is_recorded(args, is_training)
+
+
+def _routes_by_token(args: Namespace) -> bool:
+    return getattr(args, "moe_routing", None) == "hash"
 
 
 @contextlib.contextmanager

@@ -109,6 +109,43 @@ def watch_evaluation(watch: Callable[[list], AbstractContextManager]) -> None:
     training.evaluate = evaluate
 
 
+def watch_evaluations(watch: Callable[..., AbstractContextManager]) -> None:
+    """Enter `watch` for each evaluation, of one or several validation sets or of the test set.
+
+    Replaces `megatron.training.training.evaluate_and_print_results`: nothing else knows the step, and
+    that it is the test set. The end of each set comes through Megatron's slot, `non_loss_data_func`.
+
+    Args:
+        watch: Takes the iteration, whether it is the test set, and the number of sets; gives what to
+            call at the end of each.
+    """
+    from megatron.training import training
+
+    original = _original(training.evaluate_and_print_results)
+
+    @functools.wraps(original)
+    def evaluate_and_print_results(
+        prefix, forward_step_func, data_iterator, model, iteration, *rest, **kwargs
+    ):
+        has_sets = training.get_args().multiple_validation_sets
+        num_sets = len(data_iterator) if has_sets else 1
+        with watch(iteration, prefix.endswith("test set"), num_sets) as end_of_set:
+            after = kwargs.pop("non_loss_data_func", None)
+
+            def at_end(model):
+                end_of_set()
+                return after(model) if after else None
+
+            return original(
+                *(prefix, forward_step_func, data_iterator, model, iteration, *rest),
+                non_loss_data_func=at_end,
+                **kwargs,
+            )
+
+    evaluate_and_print_results.remoe_original = original
+    training.evaluate_and_print_results = evaluate_and_print_results
+
+
 def wrap_training_steps(wrapper: Callable[[Callable], Callable]) -> None:
     """Let `wrapper` run the forward-backward of each step.
 

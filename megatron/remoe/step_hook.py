@@ -12,6 +12,7 @@ from megatron.training import get_args
 from torch import Tensor
 
 from megatron.remoe.metrics import ReMoEMetricsTracker, RoutingStats
+from megatron.remoe.optimizer_steps import OptimizerSteps
 from megatron.remoe.patches import count_flops_of_active_experts, wrap_training_steps
 from megatron.remoe.router import ReLURouter
 from megatron.remoe.row_budget import RowBudgetRunner
@@ -75,14 +76,14 @@ class ReMoEStepHook:
         self.mean_active_experts: float | None = None
         self._pending: Tensor | None = None
         self._pending_reached: Tensor | None = None
-        self._optimizer = None
+        self._steps = OptimizerSteps(config, self.commit)
 
     def __call__(self, *args, **kwargs) -> None:
         """Finalize the gradients, then count. Arguments are `finalize_model_grads`'s."""
         self.finalize(*args, **kwargs)
         self.stats = self._gather()
         self._move()
-        if not self._follows_optimizer():
+        if not self._steps.follow():
             self.commit()
 
     def _move(self) -> None:
@@ -116,24 +117,3 @@ class ReMoEStepHook:
             router.state.reset()
         torch.distributed.all_reduce(packed.table)
         return packed
-
-    def _follows_optimizer(self) -> bool:
-        """Commit after each step that the optimizer takes.
-
-        `megatron.training` sets `config.grad_scale_func` to a method of its optimizer, the one way
-        from here to it. Without one (another training loop) the caller commits at once.
-        """
-        optimizer = getattr(self.config.grad_scale_func, "__self__", None)
-        if optimizer is None or optimizer is self._optimizer:
-            return optimizer is not None
-        self._optimizer, take_step = optimizer, optimizer.step
-
-        def step(*args, **kwargs):
-            result = take_step(*args, **kwargs)
-            was_taken = result[0]
-            if was_taken:
-                self.commit()
-            return result
-
-        optimizer.step = step
-        return True

@@ -17,7 +17,7 @@ case $METHOD in
   *) MOE_ARGS+=(--moe-routing "$METHOD") ;;
 esac
 case $METHOD in
-  moe | topk) MOE_ARGS+=(--moe-aux-loss-coeff "${AUX_LOSS_COEFF:-0.01}") ;;
+  moe | topk | topk-warmup | sparsemixer) MOE_ARGS+=(--moe-aux-loss-coeff "${AUX_LOSS_COEFF:-0.01}") ;;
   remoe | relu | relu-l1) MOE_ARGS+=(--moe-relu-l1-reg-coeff-init "${L1_COEFF_INIT:-1e-8}"
     --moe-relu-l1-reg-coeff-multiplier "${L1_COEFF_MULTIPLIER:-1.2}") ;;
 esac

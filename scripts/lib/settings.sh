@@ -30,7 +30,7 @@ case ${METHOD:-} in
     FFN_HIDDEN_SIZE=$((FFN_HIDDEN_SIZE * FFN_EXPANSION))
     variation=x$FFN_EXPANSION
     ;;
-  moe | remoe | topk | topk-unbalanced | topk-bias | relu | relu-l1)
+  moe | remoe | topk | topk-unbalanced | topk-warmup | topk-bias | expert-choice | hash | sparsemixer | relu | relu-l1)
     NUM_EXPERTS=${4:-${NUM_EXPERTS:-8}}
     require_positive_integer "argument 4 (experts)" "$NUM_EXPERTS"
     ((FFN_HIDDEN_SIZE % GRANULARITY == 0)) ||

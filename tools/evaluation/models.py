@@ -16,7 +16,10 @@ _HF_CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in evaluation mode, ready for `generate` and the harness."""
+    """A model in evaluation mode, ready for `generate` and the harness.
+
+    `tokenizer` is None where it was not asked for.
+    """
 
     model: nn.Module
     tokenizer: object
@@ -55,8 +58,14 @@ def find_form(folder: Path) -> str:
     )
 
 
-def load(folder: Path, loading: Loading) -> LoadedModel:
+def load(folder: Path, loading: Loading, with_tokenizer: bool = True) -> LoadedModel:
     """Load the model of a folder, with its tokenizer.
+
+    Args:
+        folder: Of either form.
+        loading: How.
+        with_tokenizer: False for a Megatron checkpoint that is given token ids alone; its vocabulary is
+            then the padded one.
 
     Raises:
         EvaluationError: In one line, with the folder, what is wrong and how to mend it.
@@ -65,8 +74,10 @@ def load(folder: Path, loading: Loading) -> LoadedModel:
     if loading.device is not None:
         _check_device(loading.device)
     with quiet_imports():
-        read = _load_hugging_face if form == HUGGING_FACE else _load_megatron
-        loaded = read(folder, loading)
+        if form == HUGGING_FACE:
+            loaded = _load_hugging_face(folder, loading)
+        else:
+            loaded = _load_megatron(folder, loading, with_tokenizer)
     # Scores of such a model are numbers like any other: the likeliest token of NaNs is the first one.
     for name, weight in loaded.model.named_parameters():
         if not weight.isfinite().all():
@@ -118,15 +129,18 @@ def _refuse_foreign_code(folder: Path, loading: Loading) -> None:
         raise EvaluationError(f"{foreign}: not run; read it, then say --trust-remote-code")
 
 
-def _load_megatron(folder: Path, loading: Loading) -> LoadedModel:
+def _load_megatron(folder: Path, loading: Loading, with_tokenizer: bool) -> LoadedModel:
     from megatron.remoe.inference.causal_lm import MegatronForCausalLM
     from megatron.remoe.inference.stored_model import read_run
 
     try:
-        stored = read_run(folder)
-        tokenizer = load_tokenizer(loading.tokenizer or _stored_tokenizer(folder, stored.args))
+        tokenizer = vocab_size = None
+        if with_tokenizer:
+            stored = read_run(folder)
+            tokenizer = load_tokenizer(loading.tokenizer or _stored_tokenizer(folder, stored.args))
+            vocab_size = len(tokenizer)
         dtype = None if loading.dtype is None else getattr(torch, loading.dtype)
-        model = MegatronForCausalLM.from_checkpoint(folder, len(tokenizer), dtype)
+        model = MegatronForCausalLM.from_checkpoint(folder, vocab_size, dtype)
     except EvaluationError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError) as error:

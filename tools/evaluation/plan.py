@@ -63,8 +63,12 @@ def plan_tasks(asked: str | None, packaged: bool) -> TaskPlan:
     return TaskPlan(names, packaged)
 
 
-def parse_models(words: list[str]) -> dict[str, Path]:
+def parse_models(words: list[str], flag: str = "--model") -> dict[str, Path]:
     """`[NAME=]PATH` words to folders by name; a folder `checkpoints` is called by that above it.
+
+    Args:
+        words: As the user wrote them.
+        flag: What they are of, for the message.
 
     Raises:
         EvaluationError: Two have the same name.
@@ -78,7 +82,7 @@ def parse_models(words: list[str]) -> dict[str, Path]:
             name = folder.parent.name if folder.name == "checkpoints" else folder.name
         if name in models:
             raise EvaluationError(
-                f"--model: two are called {name!r} ({models[name]} and {path}); say NAME=PATH"
+                f"{flag}: two are called {name!r} ({models[name]} and {path}); say NAME=PATH"
             )
         models[name] = Path(path)
     return models

@@ -45,7 +45,7 @@ def _section(
     for model_name, model in models.items():
         records = [model["results"].get(name) for name in names]
         rows += _lines(f"**{model_name}**", records, score, second)
-    return f"{title}\n\n{_markdown(rows)}\n"
+    return f"{title}\n\n{markdown(rows)}\n"
 
 
 def _lines(
@@ -161,10 +161,11 @@ def _models(models: dict) -> str:
     for name, model in models.items():
         millions = f"{model['num_parameters'] / 1e6:.2f} M"
         rows.append([name, model["form"], millions, str(model["max_length"]), model["dtype"]])
-    return _markdown(rows) + "\n"
+    return markdown(rows) + "\n"
 
 
-def _markdown(rows: list[list[str]]) -> str:
+def markdown(rows: list[list[str]]) -> str:
+    """A table of aligned columns: the first row is the header, the first column is left-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [_aligned(row, widths) for row in rows]
     rule = "|".join(

@@ -6,13 +6,12 @@ from torch import Tensor
 from evaluation.errors import EvaluationError
 from evaluation.models import MEGATRON, LoadedModel
 from evaluation.routing import RoutingMeter
+from generation.text_pieces import text_pieces
 
 # 256-colour backgrounds from few experts to many; each is readable under black.
 _COLOURS = (255, 194, 157, 186, 221, 215, 209)
 _RESET = "\x1b[0m"
 _NEWLINE = "↵"
-_UNFINISHED = "\ufffd"  # how a part of a character decodes
-_LONGEST_CHARACTER = 4  # bytes of UTF-8, so tokens of a byte-level vocabulary
 
 
 @torch.no_grad()
@@ -43,17 +42,10 @@ def pieces(tokenizer: object, tokens: list[int], experts: list[float]) -> list[t
         tokens: Of the text.
         experts: A number for each.
     """
-    found, open_tokens, open_experts = [], [], []
-    for token, number in zip(tokens, experts, strict=True):
-        open_tokens.append(token)
-        open_experts.append(number)
-        text = tokenizer.decode(open_tokens)
-        if not text.endswith(_UNFINISHED) or len(open_tokens) == _LONGEST_CHARACTER:
-            found.append((text, sum(open_experts) / len(open_experts)))
-            open_tokens, open_experts = [], []
-    if open_tokens:
-        found.append((tokenizer.decode(open_tokens), sum(open_experts) / len(open_experts)))
-    return found
+    return [
+        (text, sum(experts[place]) / len(experts[place]))
+        for text, place in text_pieces(tokenizer, tokens)
+    ]
 
 
 def coloured(parts: list[tuple[str, float]]) -> str:

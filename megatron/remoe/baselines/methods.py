@@ -3,6 +3,8 @@
 from argparse import Namespace
 from dataclasses import dataclass
 
+from megatron.remoe.baselines.conflicts import own_router_errors
+
 
 @dataclass(frozen=True)
 class Option:
@@ -12,18 +14,21 @@ class Option:
         flag: As the user writes it.
         name: Of the argument.
         value: What the method sets.
-        is_free: Whether the user may choose another value; else it would be another method.
+        is_free: Whether the user may choose any other value; else it would be another method.
+        also: Other values that the user may choose.
     """
 
     flag: str
     name: str
     value: object
     is_free: bool = False
+    also: tuple[object, ...] = ()
 
 
-def _balancing(kind: str, coeff: float = 0.0) -> tuple[Option, ...]:
+def _balancing(kind: str, coeff: float = 0.0, also: tuple[str, ...] = ()) -> tuple[Option, ...]:
+    name = "moe_router_load_balancing_type"
     return (
-        Option("--moe-router-load-balancing-type", "moe_router_load_balancing_type", kind),
+        Option("--moe-router-load-balancing-type", name, kind, also=also),
         Option("--moe-aux-loss-coeff", "moe_aux_loss_coeff", coeff, is_free=coeff > 0),
     )
 
@@ -43,13 +48,14 @@ def _scores(function: str) -> Option:
 # Gates are the softmax over all experts: the paper's baseline. Megatron refuses k = 1 without.
 PRE_SOFTMAX = Option("--moe-router-pre-softmax", "moe_router_pre_softmax", True)
 SOFTMAX = (_relu(False), _expert_bias(False), _scores("softmax"), PRE_SOFTMAX)
+OTHER_LOSSES = ("seq_aux_loss", "global_aux_loss")
 AUX_LOSS = 0.01  # of the paper's TopK baseline
 BIAS_RATE = Option(
     "--moe-router-bias-update-rate", "moe_router_bias_update_rate", 1e-3, is_free=True
 )
 
 METHODS: dict[str, tuple[Option, ...]] = {
-    "topk": (*SOFTMAX, *_balancing("aux_loss", AUX_LOSS)),
+    "topk": (*SOFTMAX, *_balancing("aux_loss", AUX_LOSS, OTHER_LOSSES)),
     "topk-unbalanced": (*SOFTMAX, *_balancing("none")),
     "topk-bias": (
         _relu(False),
@@ -58,6 +64,10 @@ METHODS: dict[str, tuple[Option, ...]] = {
         BIAS_RATE,
         *_balancing("none"),
     ),
+    "topk-warmup": (*SOFTMAX, *_balancing("aux_loss", AUX_LOSS, OTHER_LOSSES)),
+    "expert-choice": (*SOFTMAX, *_balancing("none")),
+    "hash": (*SOFTMAX, *_balancing("none")),
+    "sparsemixer": (*SOFTMAX, *_balancing("aux_loss", AUX_LOSS, OTHER_LOSSES)),
     "relu": (_relu(True),),
     "relu-l1": (
         _relu(True),
@@ -80,12 +90,12 @@ def apply_method(args: Namespace, given: frozenset[str]) -> None:
     method = args.moe_routing
     if method is None:
         return
-    errors = _model_errors(args)
+    errors = _model_errors(args) + own_router_errors(args, given)
     for option in METHODS[method]:
         value = _alone(getattr(args, option.name))
         if option.flag not in given:
             setattr(args, option.name, option.value)
-        elif not option.is_free and value != option.value:
+        elif not option.is_free and value not in (option.value, *option.also):
             errors.append(f"{_written(option, value)}: {_mend(method, option)}")
     if errors:
         lines = "\n  ".join(errors)

@@ -35,6 +35,10 @@ def moe_layers(args: Namespace) -> list[int]:
     return list(freq)
 
 
+# Methods of `--moe-routing` that compute something else than Megatron's TopK from the same weights.
+OWN_FUNCTIONS = ("expert-choice", "hash", "sparsemixer")
+
+
 def has_experts(args: Namespace) -> bool:
     """An MoE model."""
     return bool(getattr(args, "num_experts", None))
@@ -48,6 +52,18 @@ def routes_by_topk(args: Namespace) -> bool:
 def routes_by_relu(args: Namespace) -> bool:
     """A ReMoE model."""
     return has_experts(args) and not routes_by_topk(args)
+
+
+def routing_function(args: Namespace) -> str:
+    """By what function the weights route: `relu`, `topk` (however balanced), or a baseline's name."""
+    if routes_by_relu(args):
+        return "relu"
+    method = getattr(args, "moe_routing", None)
+    return method if method in OWN_FUNCTIONS else "topk"
+
+
+def _routes_by(method: str) -> Callable[[Namespace], bool]:
+    return lambda args: has_experts(args) and getattr(args, "moe_routing", None) == method
 
 
 def _query_groups(args: Namespace) -> int:
@@ -115,6 +131,9 @@ FUNCTION = (
     Setting("--rotary-seq-len-interpolation-factor", "rotary_seq_len_interpolation_factor"),
     Setting("--use-rope-scaling", "use_rope_scaling"),
     Setting("--rope-scaling-factor", "rope_scaling_factor", _scales_rope),
+    Setting("--moe-routing", "moe_routing", routes_by_topk, routing_function),
+    Setting("--moe-sparsemixer-jitter", "moe_sparsemixer_jitter", _routes_by("sparsemixer")),
+    Setting("--moe-hash-seed", "moe_hash_seed", _routes_by("hash")),
     Setting("--moe-router-topk", "moe_router_topk", routes_by_topk),
     Setting("--moe-router-pre-softmax", "moe_router_pre_softmax", routes_by_topk),
     Setting("--moe-router-score-function", "moe_router_score_function", routes_by_topk),
@@ -137,6 +156,8 @@ CONTROLLER = (
     Setting("--moe-relu-load-balancing", "moe_relu_load_balancing", routes_by_relu),
     Setting("--moe-relu-max-active-experts", "moe_relu_max_active_experts", routes_by_relu),
     Setting("--moe-relu-cap-steps", "moe_relu_cap_steps", routes_by_relu),
+    Setting("--moe-topk-warmup-experts", "moe_topk_warmup_experts", _routes_by("topk-warmup")),
+    Setting("--moe-topk-warmup-steps", "moe_topk_warmup_steps", _routes_by("topk-warmup")),
 )
 
 

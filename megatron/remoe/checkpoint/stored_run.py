@@ -51,6 +51,12 @@ def routing_of(args: Namespace) -> str:
     return "ReMoE" if getattr(args, "moe_relu_routing", False) else "TopK"
 
 
+def method_of(args: Namespace) -> str:
+    """The word of `--moe-routing` of a model with experts; `relu` or `topk` without the flag."""
+    own = "relu" if getattr(args, "moe_relu_routing", False) else "topk"
+    return getattr(args, "moe_routing", None) or own
+
+
 def is_own(args: Namespace, folder: Path) -> bool:
     """Whether a checkpoint is in `--load`, not in `--pretrained-checkpoint`."""
     return bool(args.load) and folder.parent == Path(args.load)

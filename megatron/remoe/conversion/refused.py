@@ -4,7 +4,12 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from megatron.remoe.checkpoint.settings import has_experts, routes_by_relu, routes_by_topk
+from megatron.remoe.checkpoint.settings import (
+    OWN_FUNCTIONS,
+    has_experts,
+    routes_by_relu,
+    routes_by_topk,
+)
 from megatron.remoe.conversion.architecture import ConversionError
 
 
@@ -36,6 +41,12 @@ def _not(name: str, *values: object) -> Callable:
 def _cap_holds(args: Namespace) -> bool:
     steps = getattr(args, "moe_relu_cap_steps", None)
     return routes_by_relu(args) and bool(steps) and (getattr(args, "iteration", 0) or 0) < steps
+
+
+def _warms_up(args: Namespace) -> bool:
+    steps = getattr(args, "moe_topk_warmup_steps", 0)
+    is_meant = has_experts(args) and getattr(args, "moe_routing", None) == "topk-warmup"
+    return is_meant and (getattr(args, "iteration", 0) or 0) < steps
 
 
 BIAS = "the Llama kind of decoder has no biases but those of queries, keys and values"
@@ -107,6 +118,11 @@ OF_MEGATRON = (
         "gates multiply the experts' outputs",
     ),
     Refusal(
+        "--moe-routing",
+        lambda args: has_experts(args) and getattr(args, "moe_routing", None) in OWN_FUNCTIONS,
+        "no architecture of transformers routes in this way",
+    ),
+    Refusal(
         "--moe-router-score-function",
         lambda args: routes_by_topk(args) and _not("moe_router_score_function", "softmax")(args),
         TOPK,
@@ -143,6 +159,11 @@ OF_MEGATRON = (
         "--moe-router-dtype fp64",
         lambda args: has_experts(args) and getattr(args, "moe_router_dtype", None) == "fp64",
         "the router computes in fp32 or in the dtype of the weights",
+    ),
+    Refusal(
+        "--moe-topk-warmup-steps",
+        _warms_up,
+        "TopK still warmed up when this was saved: convert a checkpoint of that step or later",
     ),
     Refusal(
         "--moe-relu-max-active-experts",

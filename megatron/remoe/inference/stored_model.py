@@ -17,6 +17,7 @@ from torch.distributed import HashStore
 from torch.distributed.checkpoint import FileSystemReader
 
 from megatron.remoe import cpu
+from megatron.remoe.baselines.hash_router import tell_token_ids
 from megatron.remoe.checkpoint.files import TRACKER, CheckpointError, what_is_wrong
 from megatron.remoe.checkpoint.patches import guard_checkpoints
 from megatron.remoe.checkpoint.stored_run import StoredRun, read_stored_run
@@ -80,7 +81,12 @@ ON_CPU = {
     "moe_grouped_gemm": False,
 }
 # Arguments that plain Megatron, or an older version of this package, did not save.
-MISSING = {"moe_relu_routing": False, "moe_granularity": 1, "torch_native_layers": False}
+MISSING = {
+    "moe_routing": None,
+    "moe_relu_routing": False,
+    "moe_granularity": 1,
+    "torch_native_layers": False,
+}
 
 
 def load_model(
@@ -115,6 +121,8 @@ def load_model(
     )
     model = model.to(device=torch.cuda.current_device(), dtype=args.params_dtype)
     _load_weights(model, stored.folder)
+    if args.moe_routing == "hash":
+        tell_token_ids(model)
     return model.eval(), stored
 
 
@@ -165,7 +173,19 @@ def args_for_one_process(stored: StoredRun, dtype: torch.dtype | None = None) ->
     args.bf16 = args.params_dtype == torch.bfloat16
     args.fp16 = args.params_dtype == torch.float16
     _leave_out_cap(args, stored)
+    _leave_out_warm_up(args, stored)
     return args
+
+
+def _leave_out_warm_up(args: Namespace, stored: StoredRun) -> None:
+    num_steps = getattr(args, "moe_topk_warmup_steps", 0)
+    if args.moe_routing == "topk-warmup" and getattr(args, "iteration", 0) < num_steps:
+        warnings.warn(
+            f"{stored.folder}: was saved while TopK warmed up with more experts; here a token has "
+            f"{args.moe_router_topk}",
+            stacklevel=3,
+        )
+    args.moe_topk_warmup_steps = 0
 
 
 def _leave_out_cap(args: Namespace, stored: StoredRun) -> None:

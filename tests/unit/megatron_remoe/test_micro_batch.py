@@ -10,6 +10,7 @@ from megatron.remoe.micro_batch import (
     current,
     domains_of_rank,
     in_forward,
+    routers_need_these_tokens,
     routers_need_tokens,
     tokens_of_rank,
 )
@@ -71,3 +72,18 @@ def test_only_recording_and_hash_routing_need_tokens():
     assert not routers_need_tokens(Namespace(record_routing=None, moe_routing="topk"))
     assert routers_need_tokens(Namespace(record_routing="folder", moe_routing=None))
     assert routers_need_tokens(Namespace(record_routing=None, moe_routing="hash"))
+
+
+def test_recording_needs_those_of_the_steps_that_it_records():
+    args = Namespace(record_routing="folder", record_routing_interval=3, curr_iteration=0)
+    needed = []
+    for args.curr_iteration in range(6):
+        needed.append(routers_need_these_tokens(args, is_training=True))
+    assert needed == [False, False, True] * 2
+    assert routers_need_these_tokens(args, is_training=False)
+    assert not routers_need_these_tokens(Namespace(), is_training=False)
+
+
+def test_hash_routing_needs_them_always():
+    args = Namespace(moe_routing="hash")
+    assert routers_need_these_tokens(args, True) and routers_need_these_tokens(args, False)

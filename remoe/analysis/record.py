@@ -1,0 +1,182 @@
+"""Routing statistics of one training step or evaluation: a record, its file, and sums of records."""
+
+import dataclasses
+import json
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+FORMAT = 1
+# Fields of `meta` that two records must share to be added.
+SHARED = ("format", "phase", "method", "topk", "moe_layers", "domain_names", "vocab_size")
+
+
+@dataclass(frozen=True, eq=False)
+class RoutingRecord:
+    """What the routers of a model did with the tokens of one or more global batches.
+
+    L counts MoE layers in the model's order, E experts, D domains, V token ids, N the token ids that are
+    followed expert by expert. Each token is counted once a layer, whatever the parallel layout was. An
+    expert is active for a token where the routing map says so, after every cap.
+
+    Attributes:
+        meta: ``format`` (1), ``phase`` ("train", "valid" or "test"), ``step`` (of a training step its
+            number, from 1; of an evaluation the steps trained before it), ``num_steps`` (global batches
+            that are summed), ``method``, ``topk``, ``moe_layers`` (their numbers in the model, from 1),
+            ``domain_names``, ``vocab_size``.
+        num_tokens: Tokens that each layer saw, ``()`` int64.
+        tokens_per_expert: ``[L, E]`` int64.
+        experts_per_token: ``[L, E + 1]`` int64: tokens by their number of active experts; column 0 are
+            those without one.
+        gate_sum: Sum of the gates of active experts, ``[L, E]`` fp64.
+        gate_square_sum: Sum of their squares, ``[L, E]`` fp64.
+        gate_max: The largest, ``[L, E]`` fp32; 0 for an expert that no token reached.
+        domain_tokens: ``[D]`` int64.
+        domain_tokens_per_expert: ``[D, L, E]`` int64.
+        token_count: How often each token id came, ``[V]`` int64.
+        token_active: Active experts of all its occurrences, ``[V, L]`` int64.
+        token_expert_ids: The token ids that are followed, ``[N]`` int64.
+        token_tokens_per_expert: ``[N, L, E]`` int64.
+    """
+
+    meta: dict
+    num_tokens: np.ndarray
+    tokens_per_expert: np.ndarray
+    experts_per_token: np.ndarray
+    gate_sum: np.ndarray
+    gate_square_sum: np.ndarray
+    gate_max: np.ndarray
+    domain_tokens: np.ndarray
+    domain_tokens_per_expert: np.ndarray
+    token_count: np.ndarray
+    token_active: np.ndarray
+    token_expert_ids: np.ndarray
+    token_tokens_per_expert: np.ndarray
+
+    @classmethod
+    def load(cls, path: str | Path) -> "RoutingRecord":
+        """Read a file that `save` wrote; runs nothing that is stored in it.
+
+        Raises:
+            ValueError: If it is no routing record, or of another format.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                values = {field.name: file[field.name] for field in dataclasses.fields(cls)}
+            values["meta"] = json.loads(str(values["meta"]))
+        except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise ValueError(f"{path}: not a routing record ({error})") from error
+        if values["meta"].get("format") != FORMAT:
+            found = values["meta"].get("format")
+            raise ValueError(f"{path}: a routing record of format {found}, not {FORMAT}")
+        return cls(**values)
+
+    def save(self, path: str | Path) -> None:
+        """Write a compressed ``.npz``; the file is there whole or not at all.
+
+        The same record always gives the same bytes.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        arrays["meta"] = np.array(json.dumps(self.meta))
+        temporary = path.with_name(path.name + ".tmp")
+        try:
+            with temporary.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def __add__(self, other: "RoutingRecord") -> "RoutingRecord":
+        """The record of both sets of tokens; its step is the later one.
+
+        Raises:
+            ValueError: If they are of different models, phases or domains.
+        """
+        for name in SHARED:
+            mine, theirs = self.meta[name], other.meta[name]
+            if mine != theirs:
+                raise ValueError(
+                    f"records with {name} {mine} and {theirs}: give some that share it"
+                )
+        if not np.array_equal(self.token_expert_ids, other.token_expert_ids):
+            raise ValueError("records that follow different token ids cannot be added")
+        values = {}
+        for field in dataclasses.fields(self):
+            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            if field.name not in ("meta", "gate_max", "token_expert_ids"):
+                values[field.name] = mine + theirs
+        return dataclasses.replace(
+            self,
+            **values,
+            gate_max=np.maximum(self.gate_max, other.gate_max),
+            meta=self.meta
+            | {
+                "step": max(self.step, other.step),
+                "num_steps": self.meta["num_steps"] + other.meta["num_steps"],
+            },
+        )
+
+    @property
+    def step(self) -> int:
+        """Of ``meta``."""
+        return self.meta["step"]
+
+    @property
+    def phase(self) -> str:
+        """Of ``meta``."""
+        return self.meta["phase"]
+
+    @property
+    def domain_names(self) -> list[str]:
+        """Of ``meta``."""
+        return self.meta["domain_names"]
+
+    @property
+    def num_layers(self) -> int:
+        """L, MoE layers."""
+        return self.tokens_per_expert.shape[0]
+
+    @property
+    def num_experts(self) -> int:
+        """E."""
+        return self.tokens_per_expert.shape[1]
+
+    @property
+    def active_experts(self) -> np.ndarray:
+        """Mean active experts a token, ``[L]`` fp64."""
+        return self.tokens_per_expert.sum(axis=1) / self.num_tokens
+
+    @property
+    def sparsity(self) -> np.ndarray:
+        """``1 - active_experts / E`` (eq. 8, by layer), ``[L]`` fp64."""
+        return 1.0 - self.active_experts / self.num_experts
+
+    @property
+    def dead_experts(self) -> np.ndarray:
+        """Experts that no token reached, ``[L]`` int64."""
+        return (self.tokens_per_expert == 0).sum(axis=1)
+
+    @property
+    def tokens_without_expert(self) -> np.ndarray:
+        """Share of tokens without an active expert, ``[L]`` fp64."""
+        return self.experts_per_token[:, 0] / self.num_tokens
+
+    @property
+    def gate_mean(self) -> np.ndarray:
+        """Mean gate of active (token, expert) pairs, ``[L, E]`` fp64; 0 for a dead expert."""
+        return self.gate_sum / np.maximum(self.tokens_per_expert, 1)
+
+    @property
+    def gate_std(self) -> np.ndarray:
+        """Standard deviation of those gates, ``[L, E]`` fp64."""
+        mean_square = self.gate_square_sum / np.maximum(self.tokens_per_expert, 1)
+        return np.sqrt(np.maximum(mean_square - self.gate_mean**2, 0.0))

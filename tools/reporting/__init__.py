@@ -1,0 +1,1 @@
+"""The page that shows one training run, or several beside each other."""
