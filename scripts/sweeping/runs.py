@@ -109,12 +109,10 @@ def make_run(
         if key not in merged:
             raise SweepError(f"a run has no {key}")
     method = merged["method"]
-    dropped = set(words.ONLY_ROUTED if method == "dense" else words.ONLY_DENSE)
-    if method not in words.RELU_METHODS:
-        dropped |= set(words.ONLY_RELU)
-    settings = {key: merged[key] for key in sorted(merged) if key not in dropped}
+    settings = {key: merged[key] for key in sorted(merged) if words.has_setting(method, key)}
+    recording = {key: v for key, v in (recording or {}).items() if words.has_setting(method, key)}
     configuration = _configuration(settings, family)
-    run = Run(f"{configuration}_s{settings['seed']}", configuration, settings, recording or {})
+    run = Run(f"{configuration}_s{settings['seed']}", configuration, settings, recording)
     if not (words.REPO / run.script).exists():
         raise SweepError(f"{run.name}: size {run.size} has no recipe for {method} ({run.script})")
     return run

@@ -50,6 +50,7 @@ DEFAULTS = {"E": "8", "k": "1", "G": "1", "expansion": "1", "seed": "1"}
 ONLY_ROUTED = ("E", "k", "G")
 ONLY_DENSE = ("expansion",)
 ONLY_RELU = ("lambda_0", "alpha")
+FLAGS_OF_ROUTED = ("--moe-", "--record-routing")  # beginnings of flags that a dense model refuses
 # The sweep itself sets these.
 RESERVED = {"METHOD", "RUN_ROOT", "RUN_NAME", "PROJECT", "EXTRA_ARGS", "DRY_RUN"} | {
     variable for variable, _ in VARIABLES.values()
@@ -58,6 +59,13 @@ RESERVED = {"METHOD", "RUN_ROOT", "RUN_NAME", "PROJECT", "EXTRA_ARGS", "DRY_RUN"
 OF_THE_PLACE = re.compile(
     "PATH|HOME|MASTER_.*|NNODES|NODE_RANK|SLURM_.*|WANDB_API_KEY|CUDA_.*|PYTORCH_.*|DATA_ROOT|DATA_PATH|TOKENIZER_MODEL"
 )
+
+
+def has_setting(method: str, key: str) -> bool:
+    """Whether a method has such a setting at all."""
+    if method == "dense":
+        return key not in (*ONLY_ROUTED, *ONLY_RELU) and not key.startswith(FLAGS_OF_ROUTED)
+    return key not in ONLY_DENSE and (method in RELU_METHODS or key not in ONLY_RELU)
 
 
 @cache

@@ -5,6 +5,7 @@ import pytest
 from launch_scripts import REPO
 from sweep_runs import write_sweep
 from sweeping.errors import SweepError
+from sweeping.runs import command_of
 from sweeping.sweep_file import read_sweep
 
 FAMILY = "size: nano\nsettings: {steps: 600, lambda_0: 1e-5, alpha: 1.05}\n"
@@ -48,6 +49,23 @@ def test_a_dense_model_is_crossed_with_no_setting_of_experts(tmp_path):
     text = "size: nano\ngrid: {method: [dense, remoe], E: [4, 8], lambda_0: [1e-8, 1e-4]}"
     assert names(write_sweep(tmp_path, text)).count("dense_x1_s1") == 1
     assert len(write_sweep(tmp_path, text).runs) == 5
+
+
+def test_a_dense_model_gets_no_flag_of_routed_ones(tmp_path):
+    text = (
+        "size: nano\nsettings: {--moe-z-loss-coeff: 1e-3, --weight-decay: 0.1}\n"
+        'recording: {--record-routing: "{run}/routing"}\ngrid: {method: [dense, moe]}\n'
+    )
+    dense, routed = (run.environment()["EXTRA_ARGS"] for run in write_sweep(tmp_path, text).runs)
+    assert dense == "--weight-decay 0.1"
+    assert routed == "--moe-z-loss-coeff 1e-3 --weight-decay 0.1 --record-routing {run}/routing"
+
+
+def test_the_folder_of_a_run_can_stand_in_its_settings(tmp_path):
+    text = 'size: nano\nrecording: {--record-routing: "{run}/routing"}\ngrid: {method: moe}\n'
+    sweep = write_sweep(tmp_path, text)
+    words = command_of(sweep.runs[0], tmp_path / "runs", sweep.family)
+    assert f"EXTRA_ARGS=--record-routing {tmp_path}/runs/try/topk_E8_k1_G1_s1/routing" in words
 
 
 def test_lambda_and_alpha_make_no_second_run_of_a_router_without_them(tmp_path):
