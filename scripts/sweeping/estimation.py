@@ -44,15 +44,7 @@ def estimate_table(sweep: Sweep) -> str:
     """
     assumed = _checked(sweep.estimate)
     per_hour = assumed["tflops_per_gpu"] * 1e12 * 3600
-    costs: dict[str, tuple[int, Cost, int]] = {}
-    for run in sweep.runs:
-        if run.configuration in costs:
-            count, cost, gpus = costs[run.configuration]
-        else:
-            model = model_of(run)
-            cost = cost_of(run, model, assumed["dense_steps"], assumed["dense_share"])
-            count, gpus = 0, model.gpus * sweep.slurm.get("nodes", 1)
-        costs[run.configuration] = (count + 1, cost, gpus)
+    costs = _costs(sweep, assumed)
     lines = [_line("configuration runs FLOP/run GPU-hours/run near-dense GPUs hours/run".split())]
     lines.append(_line(["---", *["---:"] * 6]))
     for name, (count, cost, gpus) in costs.items():
@@ -80,6 +72,20 @@ def estimate_table(sweep: Sweep) -> str:
         "Evaluation, saving and waiting for data are not counted.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _costs(sweep: Sweep, assumed: dict) -> dict[str, tuple[int, Cost, int]]:
+    """By configuration: how many runs, what one costs, on how many GPUs."""
+    costs: dict[str, tuple[int, Cost, int]] = {}
+    for run in sweep.runs:
+        if run.configuration in costs:
+            count, cost, gpus = costs[run.configuration]
+        else:
+            model = model_of(run)
+            cost = cost_of(run, model, assumed["dense_steps"], assumed["dense_share"])
+            count, gpus = 0, model.gpus * sweep.slurm.get("nodes", 1)
+        costs[run.configuration] = (count + 1, cost, gpus)
+    return costs
 
 
 def _line(cells: list) -> str:

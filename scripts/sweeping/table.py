@@ -10,7 +10,6 @@ from sweeping.statistics import Estimate
 
 # Settings that vary in a sweep get columns; these in this order, then the others by name.
 FIRST = ("method", "size", "expansion", "E", "k", "G", "lambda_0", "alpha")
-SEPARATE = {"seed"}
 
 
 def varied_settings(collection: Collection) -> list[str]:
@@ -19,7 +18,7 @@ def varied_settings(collection: Collection) -> list[str]:
     for configuration in collection.configurations.values():
         for key, value in configuration.run.settings.items():
             values.setdefault(key, set()).add(value)
-    varied = {key for key in values.keys() - SEPARATE if len(values[key]) > 1} | {"method"}
+    varied = {key for key in values.keys() - {"seed"} if len(values[key]) > 1} | {"method"}
     return [key for key in FIRST if key in varied] + sorted(varied - set(FIRST))
 
 
@@ -44,8 +43,8 @@ def _row(collection: Collection, configuration: Configuration) -> dict:
     low, high = (difference.interval() if difference else None) or (None, None)
     row |= {"difference_low95": low, "difference_high95": high}
     row["pairs"] = difference.count if difference else None
-    for name, measured in (("active_experts", "active_experts"), ("sparsity", "sparsity")):
-        row |= _columns(name, configuration.mean(measured))
+    for name in ("active_experts", "sparsity"):
+        row |= _columns(name, configuration.mean(name))
     row |= _columns("settled_step", configuration.mean("settled"))
     row["settled_seeds"] = configuration.num_settled()
     row |= _columns("wall_seconds", configuration.mean("wall_seconds"))

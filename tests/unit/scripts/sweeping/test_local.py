@@ -63,11 +63,21 @@ def calls(tmp_path):
     return (tmp_path / "runs/calls").read_text().splitlines()
 
 
+def within(seconds, condition):
+    """Whether a condition comes true in time; it is asked again and again."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
 def has_ended(pid):
     """Whether a process is gone, or waits only for init to ask for its status."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
 
 
@@ -125,13 +135,11 @@ def test_settings_of_the_callers_shell_do_not_reach_the_recipe(sweep, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_children_and_the_run_can_go_on(sweep, tmp_path, number):
     process = sweep([4, 1])
-    for _ in range(600):
-        if (tmp_path / "runs/child").exists():
-            break
-        time.sleep(0.05)
+    child = tmp_path / "runs/child"
+    assert within(60, lambda: child.exists() and child.read_text().strip())
     process.send_signal(number)
     code, _, err = ended(process)
     assert code == 130 and "the same command goes on" in err
     assert status(tmp_path, 4)["state"] == "interrupted"
     assert not (tmp_path / "runs/try/dense_x1_s1").exists()
-    assert has_ended((tmp_path / "runs/child").read_text().strip())
+    assert within(5, lambda: has_ended(child.read_text().strip()))
