@@ -1,4 +1,5 @@
 # make quickstart   raw text -> trained, evaluated and plotted ReMoE (GPU if there is one, else CPU)
+# make study        eight domains -> dense, TopK and ReMoE at two seeds -> does the recorded result come out again?
 # make test         all tests that need no GPU
 # make test-gpu     the tests that need a CUDA device
 # make check        lint, docstrings, types, the boundary test, then make test
@@ -9,10 +10,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test test-gpu layouts check format clean
+.PHONY: quickstart study test test-gpu layouts check format clean
 
 quickstart: $(READY)
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/quickstart.sh $(QUICKSTART_ARGS)
+
+study: $(READY)
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash experiments/methods/study.sh
 
 # The tests of the tools alone, because they count their process's children; the rest in two processes,
 # each of which keeps one that forks ranks (PYTEST_ARGS="-n 0" for one).

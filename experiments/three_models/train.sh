@@ -9,21 +9,11 @@ cd "$(dirname "$0")/../.."
 DATA=${DATA:-data/eight}
 RUNS=${RUNS:-runs/three_models}
 STEPS=${STEPS:-1500}
-CACHE=${CACHE:-$DATA/corpus_cache} # of downloads
-TOKENIZER=(--tokenizer-type HuggingFaceTokenizer --tokenizer-model "$DATA/tokenizer")
 
-# The profile with Debian's packages, of which the eighth domain is made: manual pages.
-python tools/prepare_corpus.py --output "$DATA/corpus" --profile medium --mb-per-domain 3 --cache "$CACHE"
-[ -f "$DATA/tokenizer/tokenizer.json" ] ||
-    python tools/train_tokenizer.py --input "$DATA"/corpus/*.train.jsonl --vocab-size 4096 \
-        --max-bytes 8000000 --output "$DATA/tokenizer"
+DATA=$DATA bash experiments/families/eight_domains.sh
 BLEND=()
-mkdir -p "$DATA/indexed"
-for text in "$DATA"/corpus/*.train.jsonl; do
-    prefix=$DATA/indexed/$(basename "$text" .train.jsonl)
-    [ -f "${prefix}_text_document.idx" ] ||
-        python tools/preprocess_data.py --input "$text" --output-prefix "$prefix" "${TOKENIZER[@]}" --append-eod
-    BLEND+=(1 "${prefix}_text_document")
+for index in "$DATA"/indexed/*_text_document.idx; do
+    BLEND+=(1 "${index%.idx}")
 done
 for METHOD in dense moe remoe; do
     [ -f "$RUNS/$METHOD/done" ] && continue

@@ -17,7 +17,7 @@ from pathlib import Path
 from sweeping import status as kept
 from sweeping.errors import SweepError
 from sweeping.runs import Run, command_of, shown
-from sweeping.vocabulary import REPO, RESERVED
+from sweeping.vocabulary import OF_THE_PLACE, REPO, RESERVED, variables_of_recipes
 
 LAST_LINES = 12  # of a failed run's log
 GRACE_S = 20  # between the polite signal and the other one
@@ -32,6 +32,7 @@ class LocalRunner:
         family: Folder of these.
         jobs: Runs at a time.
         threads: Of each run.
+        launcher: Words before the command of each run, such as srun's.
         failed: Names of runs that failed, and why.
     """
 
@@ -39,6 +40,7 @@ class LocalRunner:
     family: str
     jobs: int
     threads: int
+    launcher: tuple[str, ...] = ()
     failed: dict[str, str] = field(default_factory=dict)
     _children: set[subprocess.Popen] = field(default_factory=set)
     _stopping: threading.Event = field(default_factory=threading.Event)
@@ -87,7 +89,6 @@ class LocalRunner:
         record = {
             "state": "running",
             "fingerprint": run.fingerprint(),
-            "size": run.size,
             "settings": run.settings,
             "recording": run.recording,
             "command": shown(command),
@@ -114,13 +115,18 @@ class LocalRunner:
             )
 
     def _wait(self, command: list[str], log: Path) -> int:
-        environment = {key: value for key, value in os.environ.items() if key not in RESERVED}
+        ours = RESERVED | variables_of_recipes()
+        environment = {
+            key: value
+            for key, value in os.environ.items()
+            if key not in ours or OF_THE_PLACE.fullmatch(key)
+        }
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment |= {"PATH": path, "OMP_NUM_THREADS": str(self.threads)}
         with log.open("a") as file:
             print(shown(command), file=file, flush=True)
             child = subprocess.Popen(
-                command,
+                [*self.launcher, *command],
                 cwd=REPO,
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -20,21 +20,29 @@ class Run:
     Attributes:
         name: Its folder; a function of the family's settings and of its own.
         configuration: The name without the seed.
-        size: Which recipe.
         settings: All settings that its method has, as text.
         recording: Settings of what is kept of it, which do not change what it computes.
     """
 
     name: str
     configuration: str
-    size: str
     settings: dict[str, str]
     recording: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> str:
+        """Which recipe."""
+        return self.settings["size"]
 
     @property
     def seed(self) -> int:
         """Seed of the weights and of the order of the data."""
         return int(self.settings["seed"])
+
+    @property
+    def gpus_per_node(self) -> int:
+        """Processes of each node: the recipe's, if the sweep does not say."""
+        return int(self.settings.get("gpus", 1 if self.size in words.ONE_RECIPE_FOR_ALL else 8))
 
     @property
     def script(self) -> Path:
@@ -45,6 +53,11 @@ class Run:
 
     def environment(self) -> dict[str, str]:
         """What the recipe reads of the settings, without the places of the run."""
+        data = {"DATA_PATH": blend_of(self.settings["blend"])} if "blend" in self.settings else {}
+        return self.environment_without_data() | data
+
+    def environment_without_data(self) -> dict[str, str]:
+        """The same, of a machine that need not have the data."""
         result = {}
         if self.size in words.ONE_RECIPE_FOR_ALL:
             method = self.settings["method"]
@@ -55,15 +68,14 @@ class Run:
                 flags += [key, value] if value else [key]
             elif key in words.VARIABLES:
                 result[words.VARIABLES[key][0]] = value
-            elif key == "blend":
-                result["DATA_PATH"] = blend_of(value)
-            elif key != "method":
+            elif key not in words.OTHER_WORDS:
                 result[key] = value
         return result | ({"EXTRA_ARGS": " ".join(flags)} if flags else {})
 
     def fingerprint(self) -> str:
         """Changes with any setting, but not with what is recorded."""
-        text = json.dumps([self.size, self.settings], sort_keys=True)
+        others = {key: value for key, value in self.settings.items() if key != "size"}
+        text = json.dumps([self.size, others], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -80,33 +92,29 @@ def blend_of(folder: str) -> str:
 
 
 def make_run(
-    size: str, family: dict[str, str], own: dict[str, str], recording: dict[str, str] | None = None
+    family: dict[str, str], own: dict[str, str], recording: dict[str, str] | None = None
 ) -> Run:
     """Name a run.
 
     Args:
-        size: Which recipe.
         family: Settings that all runs of the family have unless they say otherwise.
         own: Settings over the family's.
         recording: As in `Run`.
 
     Raises:
-        SweepError: No recipe trains this method at this size.
+        SweepError: It has no method or no size, or no recipe trains this method at this size.
     """
     merged = words.DEFAULTS | family | own
-    method = merged.get("method")
-    if method is None:
-        raise SweepError("a run has no method")
-    dropped = set(words.ONLY_ROUTED if method == "dense" else words.ONLY_DENSE)
-    if method not in words.RELU_METHODS:
-        dropped |= set(words.ONLY_RELU)
-    settings = {key: merged[key] for key in sorted(merged) if key not in dropped}
+    for key in ("size", "method"):
+        if key not in merged:
+            raise SweepError(f"a run has no {key}")
+    method = merged["method"]
+    settings = {key: merged[key] for key in sorted(merged) if words.has_setting(method, key)}
+    recording = {key: v for key, v in (recording or {}).items() if words.has_setting(method, key)}
     configuration = _configuration(settings, family)
-    run = Run(
-        f"{configuration}_s{settings['seed']}", configuration, size, settings, recording or {}
-    )
+    run = Run(f"{configuration}_s{settings['seed']}", configuration, settings, recording)
     if not (words.REPO / run.script).exists():
-        raise SweepError(f"{run.name}: size {size} has no recipe for {method} ({run.script})")
+        raise SweepError(f"{run.name}: size {run.size} has no recipe for {method} ({run.script})")
     return run
 
 
@@ -116,7 +124,9 @@ def _configuration(settings: dict[str, str], family: dict[str, str]) -> str:
         parts = ["dense", f"x{settings['expansion']}"]
     else:
         parts = [settings["method"], *(f"{key}{settings[key]}" for key in words.ONLY_ROUTED)]
-    told = {"method", "seed", *words.ONLY_ROUTED, *words.ONLY_DENSE}
+    if settings["size"] != family.get("size"):
+        parts.insert(0, settings["size"])
+    told = {"size", "method", "seed", *words.ONLY_ROUTED, *words.ONLY_DENSE}
     for key, value in settings.items():
         if key not in told and value != family.get(key):
             word = SHORT.get(key, key.removeprefix("--"))

@@ -50,7 +50,7 @@ def is_finished(run: Run, folder: Path) -> bool:
 
 
 def _changes(status: dict, run: Run) -> str:
-    old, new = {"size": status["size"], **status["settings"]}, {"size": run.size, **run.settings}
+    old, new = {"size": status.get("size"), **status["settings"]}, run.settings
     keys = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     return "; ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in keys)
 

@@ -1,7 +1,8 @@
 """Reads a sweep's YAML into its list of runs."""
 
+import fnmatch
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -23,7 +24,7 @@ KEYS = {
     "estimate",
     "about",
 }
-FAMILY_KEYS = {"name", "size", "settings", "recording", "about"}
+FAMILY_KEYS = {"size", "settings", "recording", "about"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Sweep:
         name: The file's, or of a file `sweep.yaml` its folder's.
         family: Folder of its runs; sweeps with the same family file share runs.
         runs: Each once, in the file's order.
-        baseline: Configuration that the others are compared with, or None.
+        family_settings: What all runs of the family share.
+        baseline: Settings that make a configuration the one it is compared with; empty for none.
         slurm: Directives of sbatch.
         estimate: Assumptions of the estimate of GPU hours.
     """
@@ -42,22 +44,32 @@ class Sweep:
     name: str
     family: str
     runs: list[Run]
-    baseline: str | None
+    family_settings: dict[str, str]
+    baseline: dict[str, str]
     slurm: dict = field(default_factory=dict)
     estimate: dict = field(default_factory=dict)
 
-    def select(self, patterns: list[str] | None) -> list[Run]:
-        """The runs whose names fit one of the patterns (* and ?), or all.
+    def baseline_of(self, run: Run) -> str | None:
+        """The configuration with the baseline's settings and else the run's; None if no run is it."""
+        if not self.baseline:
+            return None
+        other = make_run(self.family_settings, run.settings | self.baseline)
+        known = {run.configuration for run in self.runs}
+        return other.configuration if other.configuration in known else None
+
+    def only(self, patterns: list[str] | None) -> "Sweep":
+        """The sweep with the runs alone whose names fit one of the patterns (* and ?); None: all.
 
         Raises:
             SweepError: A pattern fits none.
         """
-        if not patterns:
-            return self.runs
+        if patterns is None:
+            return self
         for pattern in patterns:
-            if not any(Path(run.name).match(pattern) for run in self.runs):
+            if not any(fnmatch.fnmatch(run.name, pattern) for run in self.runs):
                 raise SweepError(f"--only {pattern}: no such run; --dry-run lists them")
-        return [run for run in self.runs if any(Path(run.name).match(p) for p in patterns)]
+        fitting = [run for run in self.runs if any(fnmatch.fnmatch(run.name, p) for p in patterns)]
+        return replace(self, runs=fitting)
 
 
 def read_sweep(path: Path) -> Sweep:
@@ -77,25 +89,25 @@ def _read(path: Path) -> Sweep:
     _only(document, KEYS, "the file")
     name = path.parent.name if path.stem == "sweep" else path.stem
     family = _family(document, path, name)
-    own = _settings(document.get("settings"), "settings")
+    own = _with_size(document)
     recording = family["recording"] | _settings(document.get("recording"), "recording")
     runs: dict[str, Run] = {}
     for where, settings in _expanded(document):
         try:
-            run = make_run(family["size"], family["settings"], own | settings, recording)
+            run = make_run(family["settings"], own | settings, recording)
         except SweepError as error:
             raise SweepError(f"{where}: {error}") from None
         if runs.setdefault(run.name, run).settings != run.settings:
             raise SweepError(f"{where}: two runs of different settings are named {run.name}")
-    baseline = None
-    if "baseline" in document:
-        chosen = _settings(document["baseline"], "baseline")
-        baseline = make_run(family["size"], family["settings"], own | chosen).configuration
-        if baseline not in {run.configuration for run in runs.values()}:
-            raise SweepError(f"baseline: no run of the sweep is {baseline}")
     slurm = _mapping(document.get("slurm", {}), "slurm")
     estimate = _mapping(document.get("estimate", {}), "estimate")
-    return Sweep(name, family["name"], list(runs.values()), baseline, slurm, estimate)
+    baseline = _settings(document.get("baseline"), "baseline")
+    sweep = Sweep(
+        name, family["name"], list(runs.values()), family["settings"], baseline, slurm, estimate
+    )
+    if baseline and not any(sweep.baseline_of(run) for run in sweep.runs):
+        raise SweepError(f"baseline: no run of the sweep has {baseline}")
+    return sweep
 
 
 def _load(path: Path) -> object:
@@ -110,26 +122,26 @@ def _load(path: Path) -> object:
 
 
 def _family(document: dict, path: Path, name: str) -> dict:
-    """Name, size and settings that the runs share: a file of its own, or the sweep itself."""
+    """Name, settings and recording that the runs share: a file of its own, or the sweep itself."""
     if "family" not in document:
-        family = {"name": name, "size": document.get("size"), "settings": {}, "recording": {}}
-    elif not isinstance(document["family"], str):
+        return {"name": name, "settings": _with_size(document), "recording": {}}
+    if not isinstance(document["family"], str):
         raise SweepError(f"family must be a path of a YAML file, got {document['family']!r}")
-    elif "size" in document:
-        raise SweepError("size: the family has it; leave it out")
-    else:
-        file = path.parent / document["family"]
-        try:
-            loaded = _mapping(_load(file), "the file")
-            _only(loaded, FAMILY_KEYS, "the file")
-            family = {"name": file.stem, **loaded}
-            for part in ("settings", "recording"):
-                family[part] = _settings(loaded.get(part), part)
-        except SweepError as error:
-            raise SweepError(f"family {document['family']}: {error}") from None
-    if family["size"] not in words.SIZES:
-        raise SweepError(f"size must be one of {', '.join(words.SIZES)}, got {family['size']!r}")
-    return family
+    file = path.parent / document["family"]
+    try:
+        loaded = _mapping(_load(file), "the file")
+        _only(loaded, FAMILY_KEYS, "the file")
+        recording = _settings(loaded.get("recording"), "recording")
+        return {"name": file.stem, "settings": _with_size(loaded), "recording": recording}
+    except SweepError as error:
+        raise SweepError(f"family {document['family']}: {error}") from None
+
+
+def _with_size(document: dict) -> dict[str, str]:
+    """The settings, with the size that stands beside them."""
+    settings = _settings(document.get("settings"), "settings")
+    size = {"size": document["size"]} if "size" in document else {}
+    return _settings(size, "the file") | settings
 
 
 def _expanded(document: dict):

@@ -44,19 +44,32 @@ VARIABLES = {
     "save_interval": ("SAVE_INTERVAL", "count"),
     "seed": ("SEED", "count"),
 }
+OTHER_WORDS = ("size", "method", "blend")
 DEFAULTS = {"E": "8", "k": "1", "G": "1", "expansion": "1", "seed": "1"}
 # What a method does not have: such a setting is dropped, so that a cross with `dense` gives one run.
 ONLY_ROUTED = ("E", "k", "G")
 ONLY_DENSE = ("expansion",)
 ONLY_RELU = ("lambda_0", "alpha")
+FLAGS_OF_ROUTED = ("--moe-", "--record-routing")  # beginnings of flags that a dense model refuses
 # The sweep itself sets these.
 RESERVED = {"METHOD", "RUN_ROOT", "RUN_NAME", "PROJECT", "EXTRA_ARGS", "DRY_RUN"} | {
     variable for variable, _ in VARIABLES.values()
 }
+# Of what the recipes read, this alone may come from the caller's shell: places, no settings.
+OF_THE_PLACE = re.compile(
+    "PATH|HOME|MASTER_.*|NNODES|NODE_RANK|SLURM_.*|WANDB_API_KEY|CUDA_.*|PYTORCH_.*|DATA_ROOT|DATA_PATH|TOKENIZER_MODEL"
+)
+
+
+def has_setting(method: str, key: str) -> bool:
+    """Whether a method has such a setting at all."""
+    if method == "dense":
+        return key not in (*ONLY_ROUTED, *ONLY_RELU) and not key.startswith(FLAGS_OF_ROUTED)
+    return key not in ONLY_DENSE and (method in RELU_METHODS or key not in ONLY_RELU)
 
 
 @cache
-def _variables_of_recipes() -> set[str]:
+def variables_of_recipes() -> set[str]:
     """Every upper-case word that the recipes read."""
     scripts = REPO / "scripts"
     files = [*scripts.glob("train_llama_*.sh"), *scripts.glob("lib/*.sh")]
@@ -70,13 +83,13 @@ def check_key(key: object, where: str) -> str:
         SweepError: It is none: neither a word of `VARIABLES`, a variable of the recipes nor a flag.
     """
     if isinstance(key, str):
-        if key in VARIABLES or key in ("method", "blend") or re.fullmatch(r"--[a-z0-9-]+", key):
+        if key in VARIABLES or key in OTHER_WORDS or re.fullmatch(r"--[a-z0-9-]+", key):
             return key
         if key in RESERVED:
             raise SweepError(f"{where}: the sweep sets {key} itself; write {_word_of(key)}")
-        if key in _variables_of_recipes():
+        if key in variables_of_recipes():
             return key
-    known = ", ".join(["method", "blend", *VARIABLES])
+    known = ", ".join([*OTHER_WORDS, *VARIABLES])
     raise SweepError(
         f"{where}: unknown setting {key!r}; known are {known}, the recipes' variables (LR), flags (--x)"
     )
@@ -104,6 +117,8 @@ def check_value(key: str, value: object, where: str) -> str:
         if method not in METHODS:
             raise SweepError(f"{where}: unknown method {value!r}; known are {', '.join(METHODS)}")
         return method
+    if key == "size" and value not in SIZES:
+        raise SweepError(f"{where}: size must be one of {', '.join(SIZES)}, got {value!r}")
     kind = VARIABLES[key][1] if key in VARIABLES else "word"
     if kind == "count":
         if not re.fullmatch(r"[1-9]\d*", str(value)):

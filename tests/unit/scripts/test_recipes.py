@@ -176,6 +176,15 @@ def test_the_tiny_twin_differs_from_the_real_one_in_size_only(method):
     assert {k: tiny[k] for k in routing} == {k: real[k] for k in routing}
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_nano_twin_differs_from_the_tiny_one_in_size_and_grouped_experts(method):
+    nano = dry_run("train_llama_nano.sh", METHOD=method).flags
+    tiny = dry_run("train_llama_tiny.sh", METHOD=method).flags
+    assert nano.keys() - {"--moe-grouped-gemm"} == tiny.keys()
+    shape = ("--num-layers", "--hidden-size", "--ffn-hidden-size", "--lr-warmup-fraction")
+    assert [nano[flag] for flag in shape] == [["4"], ["64"], ["256"], ["0.05"]]
+
+
 def test_the_tiny_twin_takes_the_same_arguments():
     command = dry_run("train_llama_tiny.sh", 2, 5, 4, 16, 2, "try")
     assert command.torchrun["--nproc-per-node"] == ["2"]

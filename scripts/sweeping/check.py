@@ -1,0 +1,63 @@
+"""Whether a repeated study has the direction of the recorded one."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeping.collection import Collection
+from sweeping.errors import SweepError
+from sweeping.table import rows_of
+
+MARGIN = 0.5  # of the recorded difference: less, even with the same sign, is another result
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One difference, then and now.
+
+    Attributes:
+        text: A line for the reader.
+        holds: Whether the new one has the recorded sign and at least `MARGIN` of its size; None where
+            the recorded interval holds zero, so that there is no direction to repeat.
+    """
+
+    text: str
+    holds: bool | None
+
+
+def check(collection: Collection, recorded: Path) -> list[Verdict]:
+    """Compare every difference of a sweep that the recorded results have too.
+
+    Args:
+        collection: The new results.
+        recorded: results.json of an earlier collection.
+
+    Raises:
+        SweepError: `recorded` cannot be read, or has no difference of this sweep.
+    """
+    try:
+        table = json.loads(recorded.read_text())["table"]
+    except (OSError, ValueError, KeyError) as error:
+        raise SweepError(f"--check {recorded}: no results of a sweep ({error})") from None
+    earlier = {(row["configuration"], row["baseline"]): row for row in table}
+    verdicts = []
+    for row in rows_of(collection):
+        before = earlier.get((row["configuration"], row["baseline"]))
+        if before is not None and row["difference"] is not None:
+            verdicts.append(_verdict(row, before))
+    if not any(verdict.holds is not None for verdict in verdicts):
+        raise SweepError(
+            f"--check {recorded}: it has no difference with a sign that this sweep has too"
+        )
+    return verdicts
+
+
+def _verdict(row: dict, before: dict) -> Verdict:
+    now, then = row["difference"], before["difference"]
+    low, high = before["difference_low95"], before["difference_high95"]
+    pair = f"{row['configuration']} minus {row['baseline']}: {now:+.4f}, recorded {then:+.4f}"
+    if low is None or low <= 0 <= high:
+        return Verdict(f"{pair}: the recorded interval holds zero, nothing to repeat", None)
+    holds = now * then > 0 and abs(now) >= MARGIN * abs(then)
+    needed = f"needed {'at most' if then < 0 else 'at least'} {MARGIN * then:+.4f}"
+    return Verdict(f"{pair}, {needed}: {'holds' if holds else 'DOES NOT HOLD'}", holds)
