@@ -86,27 +86,14 @@ def load(folder: Path, loading: Loading, with_tokenizer: bool = True) -> LoadedM
 
 
 def _load_hugging_face(folder: Path, loading: Loading) -> LoadedModel:
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from remoe.hf.loading import load_causal_lm
 
     _refuse_foreign_code(folder, loading)
     tokenizer = load_tokenizer(loading.tokenizer or folder, loading.trust_remote_code)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=loading.dtype or "auto",
-            trust_remote_code=loading.trust_remote_code,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except (ImportError, OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise EvaluationError(f"{folder}: cannot be loaded: {_first_line(error)}") from error
-    # transformers would fill these with random numbers and go on.
-    if lacking := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
-        raise EvaluationError(
-            f"{folder}: {len(lacking)} weights are missing or of another shape, {lacking[0]} first;"
-            " copy or convert the checkpoint again"
-        )
+        model = load_causal_lm(folder, loading.dtype or "auto", loading.trust_remote_code)
+    except ValueError as error:
+        raise EvaluationError(str(error)) from error
     model = model.to(loading.device or _default_device()).eval()
     if len(tokenizer) > model.config.vocab_size:
         raise EvaluationError(

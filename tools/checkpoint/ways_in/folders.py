@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 # Registers ReMoE, too, so that no code beside the weights is needed.
 from remoe.hf.foreign_code import foreign_code
+from remoe.hf.loading import load_causal_lm
 
 MEGATRON_NAMES = ("latest_checkpointed_iteration.txt", ".metadata")
 
@@ -77,24 +78,12 @@ def load(folder: Path):
     Raises:
         ValueError: If files are missing or damaged, or the tokenizer is larger than the model's.
     """
+    model = load_causal_lm(folder)
     try:
-        AutoConfig.from_pretrained(folder, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype="auto",
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # transformers and safetensors raise many kinds
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{folder}: cannot be loaded: {line}") from error
-    # transformers would fill these with random numbers and go on.
-    if lacking := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
-        raise ValueError(
-            f"{folder}: {len(lacking)} weights are missing or of another shape, {lacking[0]} first"
-        )
+    except Exception as error:  # the tokenizers library raises plain Exception for a damaged file
+        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(f"{folder}: cannot be loaded: {line.strip()}") from error
     if len(tokenizer) > model.config.vocab_size:
         raise ValueError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model "
