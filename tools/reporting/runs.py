@@ -160,7 +160,5 @@ def _some(files: list[Path]) -> list[Path]:
 def _load(kind: type, path: Path):
     try:
         return kind.load(path)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        message = reason if str(path) in reason else f"{path}: cannot be read: {reason}"
-        raise RunLogError(message) from error
+    except ValueError as error:
+        raise RunLogError(str(error)) from error

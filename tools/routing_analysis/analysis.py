@@ -154,8 +154,8 @@ def _records(run: Run, options: Options) -> list[dict]:
     for path in paths:
         try:
             record = RoutingRecord.load(path)
-        except (OSError, ValueError) as error:
-            raise EvaluationError(f"--records {path}: {error}") from error
+        except ValueError as error:
+            raise EvaluationError(f"--records {error}") from error
         about = {"phase": record.phase, "step": record.step, "domain_names": record.domain_names}
         found.append(about | figures_of_counts(record))
     return sorted(found, key=lambda record: (record["phase"], record["step"]))

@@ -153,5 +153,5 @@ def test_what_is_no_record_is_refused(tmp_path):
 
 def test_another_format_is_named(tmp_path):
     make_record(format=2).save(tmp_path / "a.npz")
-    with pytest.raises(ValueError, match="of format 2, not 1"):
+    with pytest.raises(ValueError, match="format 2, this version reads 1"):
         RoutingRecord.load(tmp_path / "a.npz")
