@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from remoe.analysis.npz import read_npz, write_npz
+from remoe.analysis.ratios import ratio
 
 FORMAT = 1
 # Fields of `meta` that two records must share to be added.
@@ -136,7 +137,7 @@ class RoutingRecord:
     @property
     def active_experts(self) -> np.ndarray:
         """Mean active experts a token, ``[L]`` fp64."""
-        return self.tokens_per_expert.sum(axis=1) / self.num_tokens
+        return ratio(self.tokens_per_expert.sum(axis=1), self.num_tokens)
 
     @property
     def sparsity(self) -> np.ndarray:
@@ -151,15 +152,15 @@ class RoutingRecord:
     @property
     def tokens_without_expert(self) -> np.ndarray:
         """Share of tokens without an active expert, ``[L]`` fp64."""
-        return self.experts_per_token[:, 0] / self.num_tokens
+        return ratio(self.experts_per_token[:, 0], self.num_tokens)
 
     @property
     def gate_mean(self) -> np.ndarray:
-        """Mean gate of active (token, expert) pairs, ``[L, E]`` fp64; 0 for a dead expert."""
-        return self.gate_sum / np.maximum(self.tokens_per_expert, 1)
+        """Mean gate of active (token, expert) pairs, ``[L, E]`` fp64; NaN for a dead expert."""
+        return ratio(self.gate_sum, self.tokens_per_expert)
 
     @property
     def gate_std(self) -> np.ndarray:
         """Standard deviation of those gates, ``[L, E]`` fp64."""
-        mean_square = self.gate_square_sum / np.maximum(self.tokens_per_expert, 1)
+        mean_square = ratio(self.gate_square_sum, self.tokens_per_expert)
         return np.sqrt(np.maximum(mean_square - self.gate_mean**2, 0.0))
