@@ -139,7 +139,7 @@ def _record(path: Path) -> RoutingRecord:
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
-    """In the order of steps; the newest file of a step."""
+    """In the order of steps."""
     return sorted(folder.glob(pattern), key=_step)
 
 
