@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The size at which a study with seeds fits two cores: METHOD=remoe [the default], moe or dense; argument 1 counts processes.
+# The size at which a study with seeds fits two cores: METHOD=remoe [the default] or another
+# of docs/baselines.md; argument 1 counts processes.
 # Hardware: CPU, one core a run. Time: 0.2 s an iteration (E=8, k=1), so 2 minutes for the 600 iterations.
 # Expected loss: experiments/methods/README.md has it, with its error over seeds, for every method.
-# Data: eight domains, as experiments/three_models/train.sh builds them; or DATA_PATH=mock, which needs none.
+# Data: eight domains, as experiments/families/eight_domains.sh builds them; or DATA_PATH=mock, which needs none.
 METHOD=${METHOD:-remoe} MODEL_SIZE=nano
 NUM_LAYERS=4 HIDDEN_SIZE=64 FFN_HIDDEN_SIZE=256 NUM_ATTENTION_HEADS=4 NUM_QUERY_GROUPS=2
 GPUS_PER_NODE=${GPUS_PER_NODE:-1} TRAIN_ITERS=${TRAIN_ITERS:-600} MICRO_BATCH_SIZE=${MICRO_BATCH_SIZE:-16}

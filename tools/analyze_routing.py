@@ -7,7 +7,7 @@ python tools/analyze_routing.py runs/remoe --steps 500 1500 --records runs/remoe
 
 RUN is the folder of a run with `checkpoints` in it, or of checkpoints, or of a Hugging Face model.
 Writes RUN/analysis/maps-STEP.npz (which experts each token used) and RUN/analysis/analysis.json (every
-figure, with its unit), and prints tables. Maps that are there for the same text are not made again.
+figure, with its unit), and prints tables. Maps of the same text, younger than their checkpoint, stay.
 """
 
 import argparse

@@ -1,13 +1,13 @@
 """RoutingMaps: which experts a model chose for each token of a fixed calibration text."""
 
-import json
-import os
-import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from remoe.analysis.npz import read_npz, write_npz
 
 FORMAT = 1
 _ARRAYS = ("token_ids", "domains", "maps")
@@ -85,15 +85,7 @@ class RoutingMaps:
     def save(self, path: Path) -> None:
         """Write the file: whole or not at all."""
         arrays = {name: getattr(self, name) for name in (*_ARRAYS, *_OPTIONAL)}
-        kept = {name: array for name, array in arrays.items() if array is not None}
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with partial.open("wb") as file:
-                np.savez_compressed(file, meta=np.array(json.dumps(self.meta)), **kept)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_npz(path, self.meta, {name: a for name, a in arrays.items() if a is not None})
 
     @classmethod
     def load(cls, path: Path) -> "RoutingMaps":
@@ -102,17 +94,12 @@ class RoutingMaps:
         Raises:
             ValueError: Naming the file, where it is damaged or something else.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                meta = json.loads(str(file["meta"]))
-                if meta["format"] != FORMAT:
-                    raise ValueError(f"format {meta['format']}, this version reads {FORMAT}")
-                arrays = {name: file[name] for name in _ARRAYS}
-                arrays |= {name: file[name] for name in _OPTIONAL if name in file}
-            return cls(meta, **arrays)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{path}: is no whole file of routing maps ({reason})") from error
+
+        def build(meta: dict, file: Mapping[str, np.ndarray]) -> "RoutingMaps":
+            there = (*_ARRAYS, *(name for name in _OPTIONAL if name in file))
+            return cls(meta, **{name: file[name] for name in there})
+
+        return read_npz(path, "routing maps", FORMAT, build)
 
 
 def pack(routing_map: np.ndarray) -> np.ndarray:

@@ -1,14 +1,13 @@
 """Routing statistics of one training step or evaluation: a record, its file, and sums of records."""
 
 import dataclasses
-import json
-import os
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from remoe.analysis.npz import read_npz, write_npz
+from remoe.analysis.ratios import ratio
 
 FORMAT = 1
 # Fields of `meta` that two records must share to be added.
@@ -62,38 +61,23 @@ class RoutingRecord:
         """Read a file that `save` wrote; runs nothing that is stored in it.
 
         Raises:
-            ValueError: If it is no routing record, or of another format.
+            ValueError: If it is missing, damaged, no routing record, or of another format.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                values = {field.name: file[field.name] for field in dataclasses.fields(cls)}
-            values["meta"] = json.loads(str(values["meta"]))
-        except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"{path}: not a routing record ({error})") from error
-        if values["meta"].get("format") != FORMAT:
-            found = values["meta"].get("format")
-            raise ValueError(f"{path}: a routing record of format {found}, not {FORMAT}")
-        return cls(**values)
+        names = [field.name for field in dataclasses.fields(cls) if field.name != "meta"]
+        return read_npz(
+            path,
+            "a routing record",
+            FORMAT,
+            lambda meta, file: cls(meta, **{name: file[name] for name in names}),
+        )
 
     def save(self, path: str | Path) -> None:
         """Write a compressed ``.npz``; the file is there whole or not at all.
 
         The same record always gives the same bytes.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         arrays = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        arrays["meta"] = np.array(json.dumps(self.meta))
-        temporary = path.with_name(path.name + ".tmp")
-        try:
-            with temporary.open("wb") as file:
-                np.savez_compressed(file, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_npz(Path(path), arrays.pop("meta"), arrays)
 
     def __add__(self, other: "RoutingRecord") -> "RoutingRecord":
         """The record of both sets of tokens; its step is the later one.
@@ -153,7 +137,7 @@ class RoutingRecord:
     @property
     def active_experts(self) -> np.ndarray:
         """Mean active experts a token, ``[L]`` fp64."""
-        return self.tokens_per_expert.sum(axis=1) / self.num_tokens
+        return ratio(self.tokens_per_expert.sum(axis=1), self.num_tokens)
 
     @property
     def sparsity(self) -> np.ndarray:
@@ -168,15 +152,15 @@ class RoutingRecord:
     @property
     def tokens_without_expert(self) -> np.ndarray:
         """Share of tokens without an active expert, ``[L]`` fp64."""
-        return self.experts_per_token[:, 0] / self.num_tokens
+        return ratio(self.experts_per_token[:, 0], self.num_tokens)
 
     @property
     def gate_mean(self) -> np.ndarray:
-        """Mean gate of active (token, expert) pairs, ``[L, E]`` fp64; 0 for a dead expert."""
-        return self.gate_sum / np.maximum(self.tokens_per_expert, 1)
+        """Mean gate of active (token, expert) pairs, ``[L, E]`` fp64; NaN for a dead expert."""
+        return ratio(self.gate_sum, self.tokens_per_expert)
 
     @property
     def gate_std(self) -> np.ndarray:
         """Standard deviation of those gates, ``[L, E]`` fp64."""
-        mean_square = self.gate_square_sum / np.maximum(self.tokens_per_expert, 1)
+        mean_square = ratio(self.gate_square_sum, self.tokens_per_expert)
         return np.sqrt(np.maximum(mean_square - self.gate_mean**2, 0.0))

@@ -18,7 +18,7 @@ class Verdict:
     Attributes:
         text: A line for the reader.
         holds: Whether the new one has the recorded sign and at least `MARGIN` of its size; None where
-            the recorded interval holds zero, so that there is no direction to repeat.
+            the recorded interval holds zero, or is missing (one seed): there is no direction to repeat.
     """
 
     text: str
@@ -57,7 +57,9 @@ def _verdict(row: dict, before: dict) -> Verdict:
     low, high = before["difference_low95"], before["difference_high95"]
     pair = f"{row['configuration']} minus {row['baseline']}: {now:+.4f}, recorded {then:+.4f}"
     if low is None or low <= 0 <= high:
-        return Verdict(f"{pair}: the recorded interval holds zero, nothing to repeat", None)
+        return Verdict(
+            f"{pair}: the recorded interval holds zero or is missing, nothing to repeat", None
+        )
     holds = now * then > 0 and abs(now) >= MARGIN * abs(then)
     needed = f"needed {'at most' if then < 0 else 'at least'} {MARGIN * then:+.4f}"
     return Verdict(f"{pair}, {needed}: {'holds' if holds else 'DOES NOT HOLD'}", holds)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sweeping.errors import SweepError
 from sweeping.flops import Model, model_of
+from sweeping.markdown import markdown_row
 from sweeping.runs import Run
 from sweeping.sweep_file import Sweep
 from sweeping.vocabulary import RELU_METHODS
@@ -45,13 +46,15 @@ def estimate_table(sweep: Sweep) -> str:
     assumed = _checked(sweep.estimate)
     per_hour = assumed["tflops_per_gpu"] * 1e12 * 3600
     costs = _costs(sweep, assumed)
-    lines = [_line("configuration runs FLOP/run GPU-hours/run near-dense GPUs hours/run".split())]
-    lines.append(_line(["---", *["---:"] * 6]))
+    lines = [
+        markdown_row("configuration runs FLOP/run GPU-hours/run near-dense GPUs hours/run".split())
+    ]
+    lines.append(markdown_row(["---", *["---:"] * 6]))
     for name, (count, cost, gpus) in costs.items():
         hours = cost.flops / per_hour
         dense = f"{cost.dense_flops / per_hour:,.1f}"
         lines.append(
-            _line(
+            markdown_row(
                 [
                     name,
                     count,
@@ -86,10 +89,6 @@ def _costs(sweep: Sweep, assumed: dict) -> dict[str, tuple[int, Cost, int]]:
             count, gpus = 0, model.gpus * sweep.slurm.get("nodes", 1)
         costs[run.configuration] = (count + 1, cost, gpus)
     return costs
-
-
-def _line(cells: list) -> str:
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
 def _checked(given: dict) -> dict:

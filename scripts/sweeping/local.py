@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from evaluation.provenance import commit
 from sweeping import status as kept
 from sweeping.errors import SweepError
 from sweeping.runs import Run, command_of, shown
@@ -54,7 +55,7 @@ class LocalRunner:
         """
         for run in runs:
             kept.is_finished(run, self.root / self.family / run.name)
-        self._origin = {"commit": kept.commit(), "hardware": kept.hardware()}
+        self._origin = {"commit": commit(), "hardware": kept.hardware()}
         with ThreadPoolExecutor(self.jobs) as pool:
             try:
                 futures = [

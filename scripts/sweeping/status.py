@@ -10,7 +10,6 @@ from pathlib import Path
 
 from sweeping.errors import SweepError
 from sweeping.runs import Run
-from sweeping.vocabulary import REPO
 
 STATUS = "status.json"
 
@@ -71,25 +70,6 @@ def locked(folder: Path, waiting):
             waiting()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def commit() -> str | None:
-    """This repository's commit, with "-dirty" where tracked files differ from it; None without git."""
-    command = [
-        "git",
-        "-C",
-        str(REPO),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=12",
-        "--exclude=*",
-    ]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip()
 
 
 def hardware() -> str:

@@ -6,6 +6,7 @@ import json
 
 from sweeping.collection import Collection, Configuration
 from sweeping.looks import METHODS
+from sweeping.markdown import markdown_row
 from sweeping.statistics import Estimate
 
 # Settings that vary in a sweep get columns; these in this order, then the others by name.
@@ -111,7 +112,10 @@ def as_markdown(collection: Collection) -> str:
         if any(row[name] is not None for row in rows)
     ]
     head += [title for _, title, _ in shown]
-    lines = [_line(head), _line(["---"] * len(settings) + ["---:"] * (len(head) - len(settings)))]
+    lines = [
+        markdown_row(head),
+        markdown_row(["---"] * len(settings) + ["---:"] * (len(head) - len(settings))),
+    ]
     for row in rows:
         cells = [METHODS[row["method"]][0], *(row[key] or "" for key in settings[1:])]
         cells += [
@@ -123,13 +127,9 @@ def as_markdown(collection: Collection) -> str:
             _cell(row, name, digits, row["settled_seeds"] if name == "settled_step" else "")
             for name, _, digits in shown
         ]
-        lines.append(_line(cells))
+        lines.append(markdown_row(cells))
     lines += _notes(collection, rows)
     return "\n".join(lines) + "\n"
-
-
-def _line(cells: list) -> str:
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
 def _cell(row: dict, name: str, digits: int, settled: str | None = "") -> str:

@@ -98,7 +98,7 @@ def test_a_second_call_makes_only_what_is_missing_damaged_or_of_another_text(
     path.write_bytes(path.read_bytes()[:500])
     status, said = analyse(saved_runs / "topk", "--steps", 4)
     assert status == 0
-    assert "maps-00000004.npz: is no whole file of routing maps" in said
+    assert "maps-00000004.npz: not routing maps" in said
     status, said = analyse(saved_runs / "topk", "--steps", 4, "--sequence-length", 32)
     assert (status, "step 4: 384 tokens" in said) == (0, True)
     maps = RoutingMaps.load(path)

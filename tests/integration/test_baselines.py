@@ -10,9 +10,9 @@ import torch
 from harness import RankError
 from layout_runs import TOLERANCE, deviation
 from layouts import CP2, EP2, EP4, FULL, PP2, TP2
-from megatron.remoe.baselines.conflicts import OWN_ROUTERS
 from megatron.remoe.baselines.methods import METHODS
 from megatron.remoe.baselines.routers import ROUTERS
+from megatron.remoe.checkpoint.settings import OWN_ROUTERS
 from remoe.baselines import balanced_hash_table
 
 SAVED, END = 4, 8

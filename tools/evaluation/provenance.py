@@ -40,6 +40,7 @@ def commit() -> str | None:
         "--always",
         "--dirty",
         "--abbrev=12",
+        "--exclude=*",  # a tag would stand for it
     ]
     try:
         result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)

@@ -55,7 +55,7 @@ def _gates_over_steps(run: Run, many: bool) -> Picture:
 
 
 def _gates_now(run: Run, many: bool) -> Picture:
-    means = ratio(run.record.gate_sum, run.record.tokens_per_expert)
+    means = run.record.gate_mean
     figure, (axis,) = panel(1.2 + 0.32 * len(means) if len(means) < 12 else 5)
     experts = list(range(1, means.shape[1] + 1))
     norm = heatmaps.from_zero(np.nanmax(means, initial=0))

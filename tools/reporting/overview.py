@@ -95,8 +95,9 @@ def build(runs: list[Run]) -> Section:
     many = len(runs) > 1
     return Section(
         "Comparison of the runs" if many else "The run in numbers",
-        "Active and dead experts and pairs without expert are those of the last recorded evaluation, "
-        "else of the last 5 % of the logged steps.",
+        "Active and dead experts and pairs without expert are those of the last record (of an "
+        "evaluation, else of training, else of the calibration text); without one, means over the last "
+        "5 % of the logged steps, dead experts at the last.",
         tables=[Table(["", *(run.name for run in runs)], rows)],
     )
 

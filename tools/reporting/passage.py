@@ -12,6 +12,7 @@ from remoe.analysis.maps import RoutingMaps
 from reporting import numbers
 from reporting.parts import ANALYSING, Missing, Section, absent, names_of
 from reporting.runs import Run
+from routing_analysis.indexed_text import find_beside
 
 LEVELS = 6  # of colour, above the one for no expert at all
 _MOST_TOKENS, _MOST_DOMAINS = 256, 8
@@ -67,15 +68,17 @@ def build(runs: list[Run], tokenizer_folder: Path | None) -> Section | Missing:
 
 
 def _tokenizer(run: Run, folder: Path | None) -> object | None:
-    """That of the flag, else of the run's arguments; None where that is not here."""
-    stored = run.settings.arguments.get("tokenizer_model")
-    if folder is None and (not stored or not Path(stored).is_dir()):
-        return None
-    tokenizer = load_tokenizer(folder or Path(stored))
+    """That of the flag, else of the run's arguments, looked for as analysis does; None if not here."""
+    if folder is None:
+        stored = run.settings.arguments.get("tokenizer_model")
+        folder = find_beside(stored, run.folder) if stored else None
+        if folder is None or not folder.is_dir():
+            return None
+    tokenizer = load_tokenizer(folder)
     largest = int(run.maps.token_ids.max())
     if largest >= len(tokenizer):
         raise EvaluationError(
-            f"{folder or stored}: has {len(tokenizer)} tokens, and the text of {run.name} has token "
+            f"{folder}: has {len(tokenizer)} tokens, and the text of {run.name} has token "
             f"{largest}; give the tokenizer of the run by --tokenizer"
         )
     return tokenizer

@@ -139,7 +139,7 @@ def _record(path: Path) -> RoutingRecord:
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
-    """In the order of steps; the newest file of a step."""
+    """In the order of steps."""
     return sorted(folder.glob(pattern), key=_step)
 
 
@@ -160,7 +160,5 @@ def _some(files: list[Path]) -> list[Path]:
 def _load(kind: type, path: Path):
     try:
         return kind.load(path)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        message = reason if str(path) in reason else f"{path}: cannot be read: {reason}"
-        raise RunLogError(message) from error
+    except ValueError as error:
+        raise RunLogError(str(error)) from error

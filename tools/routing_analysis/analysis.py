@@ -19,6 +19,7 @@ from routing_analysis.results import write_results
 from routing_analysis.runs import Run
 from routing_analysis.watching import watch
 
+WEIGHTS = (".distcp", ".pt", ".safetensors")  # endings of a checkpoint's large files
 LONGEST_DEFAULT = 512  # tokens of a sequence, for a Hugging Face model
 
 
@@ -50,7 +51,7 @@ def analyse(run: Run, options: Options) -> dict:
     calibration = _calibration(run, options)
     files = {step: run.output / f"maps-{step:08d}.npz" for step in run.checkpoints}
     for step, path in files.items():
-        if not _is_there(path, calibration):
+        if not _is_there(path, calibration, run.checkpoints[step]):
             print(f"{run.name}: step {step}: {calibration.token_ids.size} tokens", flush=True)
             _make_maps(run, step, calibration, options.loading).save(path)
             gc.collect()
@@ -113,8 +114,11 @@ def _tokenizer(run: Run, loading: Loading) -> Path:
     return found
 
 
-def _is_there(path: Path, calibration: Calibration) -> bool:
+def _is_there(path: Path, calibration: Calibration, checkpoint: Path) -> bool:
     if not path.is_file():
+        return False
+    if path.stat().st_mtime < _saved_at(checkpoint):
+        print(f"{path}: older than {checkpoint}; made again", flush=True)
         return False
     try:
         maps = RoutingMaps.load(path)
@@ -122,6 +126,12 @@ def _is_there(path: Path, calibration: Calibration) -> bool:
         print(f"{error}; made again", flush=True)
         return False
     return maps.is_of(calibration.token_ids, calibration.domains, calibration.names)
+
+
+def _saved_at(checkpoint: Path) -> float:
+    """When the newest of its weights were written: another training may have the same steps."""
+    weights = (file for file in checkpoint.rglob("*") if file.suffix in WEIGHTS)
+    return max((file.stat().st_mtime for file in weights), default=0.0)
 
 
 def _make_maps(run: Run, step: int, calibration: Calibration, loading: Loading) -> RoutingMaps:
@@ -154,8 +164,8 @@ def _records(run: Run, options: Options) -> list[dict]:
     for path in paths:
         try:
             record = RoutingRecord.load(path)
-        except (OSError, ValueError) as error:
-            raise EvaluationError(f"--records {path}: {error}") from error
+        except ValueError as error:
+            raise EvaluationError(f"--records {error}") from error
         about = {"phase": record.phase, "step": record.step, "domain_names": record.domain_names}
         found.append(about | figures_of_counts(record))
     return sorted(found, key=lambda record: (record["phase"], record["step"]))

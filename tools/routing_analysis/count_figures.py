@@ -23,7 +23,6 @@ def figures_of_counts(record: RoutingRecord) -> dict:
 
 def _experts_per_token(record: RoutingRecord) -> dict:
     by_layer = experts_per_token.by_layer(record.tokens_per_expert, int(record.num_tokens))
-    histogram = record.experts_per_token
     return {
         "num_tokens": int(record.num_tokens),
         "active_experts": by_layer.mean(),
@@ -32,8 +31,8 @@ def _experts_per_token(record: RoutingRecord) -> dict:
         "active_experts_by_domain": experts_per_token.by_domain(
             record.domain_tokens_per_expert, record.domain_tokens
         ),
-        "tokens_without_expert_by_layer": histogram[:, 0] / max(int(record.num_tokens), 1),
-        "experts_per_token": histogram,
+        "tokens_without_expert_by_layer": record.tokens_without_expert,
+        "experts_per_token": record.experts_per_token,
     }
 
 
@@ -45,7 +44,7 @@ def _load_balance(record: RoutingRecord) -> dict:
         "coefficient_of_variation": load_balance.coefficient_of_variation(loads),
         "max_over_mean": load_balance.max_over_mean(loads),
         "fraction_below": load_balance.fraction_below(loads, int(record.num_tokens)),
-        "dead_experts": (loads == 0).sum(1),
+        "dead_experts": record.dead_experts,
         "over_ranks": {str(num): _over_ranks(loads, num) for num in ranks},
     }
 

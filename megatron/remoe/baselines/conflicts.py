@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 
+from megatron.remoe.checkpoint.settings import OWN_ROUTERS
 from megatron.remoe.conflicts import REFUSED
 
 # What the methods themselves set; the rest of what ReLU routing refuses counts on Megatron's own choice.
@@ -10,7 +11,6 @@ OF_METHODS = (
     "--moe-aux-loss-coeff",
     "--moe-router-enable-expert-bias",
 )
-OWN_ROUTERS = ("topk-warmup", "expert-choice", "hash", "sparsemixer")
 # Flags of one method alone.
 OF_ONE = {
     "--moe-topk-warmup-experts": "topk-warmup",

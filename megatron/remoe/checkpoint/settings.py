@@ -35,8 +35,8 @@ def moe_layers(args: Namespace) -> list[int]:
     return list(freq)
 
 
-# Methods of `--moe-routing` that are not Megatron's own TopK.
-OWN_FUNCTIONS = ("topk-warmup", "expert-choice", "hash", "sparsemixer")
+# Methods of `--moe-routing` that have a router of `megatron.remoe.baselines`.
+OWN_ROUTERS = ("topk-warmup", "expert-choice", "hash", "sparsemixer")
 
 
 def has_experts(args: Namespace) -> bool:
@@ -59,7 +59,7 @@ def routing_function(args: Namespace) -> str:
     if routes_by_relu(args):
         return "relu"
     method = getattr(args, "moe_routing", None)
-    return method if method in OWN_FUNCTIONS else "topk"
+    return method if method in OWN_ROUTERS else "topk"
 
 
 def keeps_experts_apart(args: Namespace) -> bool:

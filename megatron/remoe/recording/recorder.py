@@ -15,6 +15,7 @@ from megatron.training import get_args
 from torch import Tensor
 
 from megatron.remoe import micro_batch
+from megatron.remoe.checkpoint.stored_run import method_of
 from megatron.remoe.optimizer_steps import OptimizerSteps
 from megatron.remoe.patches import watch_evaluations
 from megatron.remoe.recording.counters import RoutingCounters
@@ -144,13 +145,12 @@ class RoutingRecorder:
         return record
 
     def _meta(self, step: int, num_steps: int) -> dict:
-        method = getattr(self.args, "moe_routing", None)
         return {
             "format": FORMAT,
             "phase": self._phase,
             "step": step,
             "num_steps": num_steps,
-            "method": method or ("relu" if self.args.moe_relu_routing else "topk"),
+            "method": method_of(self.args),
             "topk": self.args.moe_router_topk,
             "moe_layers": self.moe_layers,
             "domain_names": self.domains[self._phase],

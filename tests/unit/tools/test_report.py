@@ -222,6 +222,16 @@ def test_a_run_with_maps_alone_has_the_sections_that_they_give(runs, tmp_path):
     assert all(title in (folder / "report.html").read_text() for title in scalars)
 
 
+def test_a_tokenizer_named_from_the_repository_is_found_above_the_run(tmp_path):
+    """Arguments hold paths as they were given where training started."""
+    write_tokenizer(tmp_path / "data" / "words")
+    folder = tmp_path / "runs" / "remoe"
+    write_run(folder, "relu", "data/words")
+    assert report.main([str(folder)]) == 0
+    page = Page((folder / "report.html").read_text())
+    assert "Tokens by their number of experts" in page.titles
+
+
 def _refused(capsys, *words) -> str:
     assert report.main([str(word) for word in words]) == 1
     message = capsys.readouterr().err
