@@ -12,7 +12,9 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 from sweeping import status as kept
 from sweeping.errors import SweepError
@@ -72,13 +74,16 @@ class LocalRunner:
         folder = self.root / self.family / run.name
         if self._stopping.is_set():
             return
-        with kept.locked(folder, lambda: _say(f"{label}: another sweep trains it, waiting")):
+        waiting = partial(_say, f"{label}: another sweep trains it, waiting")
+        with kept.locked(folder, waiting, self._stopping) as lock:
+            if lock is None or self._stopping.is_set():
+                return
             if kept.is_finished(run, folder):
                 _say(f"{label}: finished before, skipped")
-            elif not self._stopping.is_set():
-                self._launch(run, folder, label)
+            else:
+                self._launch(run, folder, label, lock)
 
-    def _launch(self, run: Run, folder: Path, label: str) -> None:
+    def _launch(self, run: Run, folder: Path, label: str, lock: IO) -> None:
         before = kept.read_status(folder)
         try:
             command = command_of(run, self.root, self.family, _private_index(folder))
@@ -100,7 +105,7 @@ class LocalRunner:
         }
         kept.write_status(folder, record)
         began = time.monotonic()
-        code = self._wait(command, folder / "log")
+        code = self._wait(command, folder / "log", lock)
         record["wall_seconds"] = round(record["wall_seconds"] + time.monotonic() - began, 1)
         record["state"] = (
             "finished" if code == 0 else "interrupted" if self._stopping.is_set() else "failed"
@@ -114,7 +119,7 @@ class LocalRunner:
                 f"exit status {code}, {folder / 'log'} ends:\n{_tail(folder / 'log')}"
             )
 
-    def _wait(self, command: list[str], log: Path) -> int:
+    def _wait(self, command: list[str], log: Path, lock: IO) -> int:
         ours = RESERVED | variables_of_recipes()
         environment = {
             key: value
@@ -133,6 +138,7 @@ class LocalRunner:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # so that its workers end with it
+                pass_fds=[lock.fileno()],  # it outlives a killed sweep: the next one waits for it
             )
             self._children.add(child)
             if self._stopping.is_set():

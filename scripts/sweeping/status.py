@@ -6,6 +6,8 @@ import json
 import os
 import platform
 import subprocess
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from sweeping.errors import SweepError
@@ -13,6 +15,7 @@ from sweeping.runs import Run
 from sweeping.vocabulary import REPO
 
 STATUS = "status.json"
+LOOK_AGAIN_S = 0.5  # whether another process still holds a run
 
 
 def read_status(folder: Path) -> dict:
@@ -56,21 +59,35 @@ def _changes(status: dict, run: Run) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, waiting):
+def locked(folder: Path, waiting: Callable[[], None], stopping: threading.Event):
     """Hold a run's folder: two sweeps that share a run train it once.
+
+    Yields:
+        The lock's file: it is held as long as any process has it open, so a child that is given it
+        keeps the folder even where this process is killed. None where `stopping` was set first.
 
     Args:
         folder: Made if it is not there.
         waiting: Called once if another process holds it.
+        stopping: Ends the waiting.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(file):
             waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            while not _lock(file):
+                if stopping.wait(LOOK_AGAIN_S):
+                    yield None
+                    return
+        yield file
+
+
+def _lock(file) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def commit() -> str | None:

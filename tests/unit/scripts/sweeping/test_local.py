@@ -21,6 +21,7 @@ case $SEED in
      echo "E1 torch/distributed/elastic failed (exitcode: 1) noise"
      exit 3 ;;
   3) [ -e "$run/half" ] || { touch "$run/half"; exit 4; } ;;
+  6) echo $$ >>"$RUN_ROOT/six"; sleep 5; echo end >>"$RUN_ROOT/six" ;;
   4) sleep 60 & echo $! >"$RUN_ROOT/child"; wait ;;
 esac
 """
@@ -143,3 +144,27 @@ def test_a_signal_ends_the_children_and_the_run_can_go_on(sweep, tmp_path, numbe
     assert status(tmp_path, 4)["state"] == "interrupted"
     assert not (tmp_path / "runs/try/dense_x1_s1").exists()
     assert within(5, lambda: has_ended(child.read_text().strip()))
+
+
+def test_what_a_killed_sweep_left_running_is_waited_for(sweep, tmp_path):
+    log = tmp_path / "runs/six"
+    killed = sweep([6])
+    assert within(60, log.exists)
+    killed.kill()
+    killed.communicate()
+    code, out, _ = ended(sweep([6]))
+    assert code == 0 and "another sweep trains it, waiting" in out
+    assert log.read_text().split()[1::2] == ["end", "end"]  # one after the other
+
+
+def test_a_sweep_that_waits_for_another_ends_at_once_when_it_is_told_to(sweep, tmp_path):
+    first = sweep([4])
+    assert within(60, (tmp_path / "runs/child").exists)
+    second = sweep([4])
+    assert "waiting" in second.stdout.readline()
+    second.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    assert ended(second)[0] == 130 and time.monotonic() - began < 10
+    assert status(tmp_path, 4)["state"] == "running"
+    first.send_signal(signal.SIGINT)
+    ended(first)
