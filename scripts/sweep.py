@@ -86,6 +86,9 @@ def main() -> int:
     except SweepError as error:
         print(f"sweep.py: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"sweep.py: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
 
 
 def train(sweep: Sweep, args: argparse.Namespace) -> int:

@@ -15,19 +15,30 @@ from sweeping.runs import Run
 from sweeping.vocabulary import REPO
 
 STATUS = "status.json"
+NEEDED = {"state", "fingerprint", "settings"}  # of a status that is whole
 LOOK_AGAIN_S = 0.5  # whether another process still holds a run
 
 
 def read_status(folder: Path) -> dict:
-    """The status of a run; {} where it never began."""
+    """The status of a run; {} where it never began.
+
+    Raises:
+        SweepError: The file is damaged, or cannot be read.
+    """
+    file = folder / STATUS
     try:
-        return json.loads((folder / STATUS).read_text())
+        status = json.loads(file.read_text())
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise SweepError(f"{file} cannot be read: {error.strerror}") from None
     except ValueError:
+        status = None
+    if not isinstance(status, dict) or not status.keys() >= NEEDED:
         raise SweepError(
-            f"{folder / STATUS} is no JSON: remove {folder} to train it anew"
-        ) from None
+            f"{file} is damaged: remove that file, and the run goes on from its last checkpoint"
+        )
+    return status
 
 
 def write_status(folder: Path, status: dict) -> None:
@@ -49,7 +60,7 @@ def is_finished(run: Run, folder: Path) -> bool:
             f"{run.name}: {folder} has a run of other settings ({_changes(status, run)}): "
             "remove it, or name another --runs or family"
         )
-    return status.get("state") == "finished"
+    return bool(status) and status["state"] == "finished"
 
 
 def _changes(status: dict, run: Run) -> str:

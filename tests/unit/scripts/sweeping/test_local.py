@@ -20,6 +20,9 @@ case $SEED in
   2) echo "told before: it cannot be"
      echo "E1 torch/distributed/elastic failed (exitcode: 1) noise"
      exit 3 ;;
+  7) if [ -e "$run/half" ]; then echo "of the second attempt"; exit 5; fi
+     touch "$run/half"; echo "of the first attempt"
+     echo "E1 torch/distributed/elastic failed (exitcode: 1) noise"; exit 5 ;;
   3) [ -e "$run/half" ] || { touch "$run/half"; exit 4; } ;;
   6) echo $$ >>"$RUN_ROOT/six"; sleep 5; echo end >>"$RUN_ROOT/six" ;;
   4) sleep 60 & echo $! >"$RUN_ROOT/child"; wait ;;
@@ -168,3 +171,34 @@ def test_a_sweep_that_waits_for_another_ends_at_once_when_it_is_told_to(sweep, t
     assert status(tmp_path, 4)["state"] == "running"
     first.send_signal(signal.SIGINT)
     ended(first)
+
+
+def test_a_run_that_fails_again_is_told_by_its_last_attempt(sweep, tmp_path):
+    assert "of the first attempt" in ended(sweep([7]))[2]
+    err = ended(sweep([7]))[2]
+    assert "of the second attempt" in err and "of the first attempt" not in err
+
+
+def test_a_run_whose_folder_cannot_be_made_does_not_end_the_others(sweep, tmp_path):
+    (tmp_path / "runs/try/dense_x1_s5").mkdir(parents=True)
+    (tmp_path / "runs/try/dense_x1_s5/lock").mkdir()
+    code, _, err = ended(sweep([5, 1]))
+    assert code == 1 and "dense_x1_s5 failed" in err and "Traceback" not in err
+    assert status(tmp_path, 1)["state"] == "finished"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[1]", "{}", '{"state": "finished"}'])
+def test_a_damaged_status_is_one_line_that_costs_no_checkpoint(sweep, tmp_path, text):
+    file = tmp_path / "runs/try/dense_x1_s1/status.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    code, out, err = ended(sweep([1]))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"{file} is damaged: remove that file" in err
+
+
+@pytest.mark.parametrize("flag", ["--jobs=1", "--slurm"])
+def test_a_place_for_runs_that_is_none_is_one_line(sweep, tmp_path, flag):
+    (tmp_path / "runs").write_text("")
+    code, _, err = ended(sweep([1], flag))
+    assert code == 2 and err.count("\n") == 1 and str(tmp_path / "runs") in err
