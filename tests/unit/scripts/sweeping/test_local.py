@@ -202,3 +202,8 @@ def test_a_place_for_runs_that_is_none_is_one_line(sweep, tmp_path, flag):
     (tmp_path / "runs").write_text("")
     code, _, err = ended(sweep([1], flag))
     assert code == 2 and err.count("\n") == 1 and str(tmp_path / "runs") in err
+
+
+def test_a_place_with_spaces_is_refused_for_the_recipes_would_cut_it_in_two(sweep, tmp_path):
+    code, _, err = ended(sweep([1], "--runs", str(tmp_path / "my runs")))
+    assert (code, err.count("\n")) == (2, 1) and "my runs: the recipes take no spaces" in err
