@@ -5,6 +5,7 @@ end. Runs lie in RUNS/FAMILY/RUN: log, status.json, tensorboard, checkpoints.
 """
 
 import argparse
+import re
 import signal
 import sys
 from pathlib import Path
@@ -68,6 +69,8 @@ def main() -> int:
     args = parse_args()
     args.runs = args.runs.resolve()
     try:
+        if re.search(r"\s", str(args.runs)):
+            raise SweepError(f"--runs {args.runs}: the recipes take no spaces in a path")
         sweep = read_sweep(args.file).only(args.only)
         if args.dry_run:
             for run in sweep.runs:
@@ -85,6 +88,9 @@ def main() -> int:
         return train(sweep, args)
     except SweepError as error:
         print(f"sweep.py: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"sweep.py: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
 
 

@@ -12,7 +12,9 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 from evaluation.provenance import commit
 from sweeping import status as kept
@@ -70,22 +72,27 @@ class LocalRunner:
                 raise
 
     def _one(self, run: Run, label: str) -> None:
-        folder = self.root / self.family / run.name
         if self._stopping.is_set():
             return
-        with kept.locked(folder, lambda: _say(f"{label}: another sweep trains it, waiting")):
+        try:
+            self._train_one(run, self.root / self.family / run.name, label)
+        except (SweepError, OSError) as error:  # of this run's folder or data: the others go on
+            self.failed[run.name] = str(error)
+            _say(f"{label}: failed")
+
+    def _train_one(self, run: Run, folder: Path, label: str) -> None:
+        waiting = partial(_say, f"{label}: another sweep trains it, waiting")
+        with kept.locked(folder, waiting, self._stopping) as lock:
+            if lock is None or self._stopping.is_set():
+                return
             if kept.is_finished(run, folder):
                 _say(f"{label}: finished before, skipped")
-            elif not self._stopping.is_set():
-                self._launch(run, folder, label)
+            else:
+                self._launch(run, folder, label, lock)
 
-    def _launch(self, run: Run, folder: Path, label: str) -> None:
+    def _launch(self, run: Run, folder: Path, label: str, lock: IO) -> None:
         before = kept.read_status(folder)
-        try:
-            command = command_of(run, self.root, self.family, _private_index(folder))
-        except SweepError as error:
-            self.failed[run.name] = str(error)
-            return
+        command = command_of(run, self.root, self.family, _private_index(folder))
         _say(f"{label}: {'goes on' if before else 'starts'}: {shown(command)}")
         record = {
             "state": "running",
@@ -100,8 +107,10 @@ class LocalRunner:
             "wall_seconds": before.get("wall_seconds", 0.0),
         }
         kept.write_status(folder, record)
+        log = folder / "log"
+        said_before = log.stat().st_size if log.exists() else 0
         began = time.monotonic()
-        code = self._wait(command, folder / "log")
+        code = self._wait(command, log, lock)
         record["wall_seconds"] = round(record["wall_seconds"] + time.monotonic() - began, 1)
         record["state"] = (
             "finished" if code == 0 else "interrupted" if self._stopping.is_set() else "failed"
@@ -111,11 +120,9 @@ class LocalRunner:
             shutil.rmtree(folder / "data_cache", ignore_errors=True)
         _say(f"{label}: {record['state']} after {time.monotonic() - began:.0f} s")
         if record["state"] == "failed":
-            self.failed[run.name] = (
-                f"exit status {code}, {folder / 'log'} ends:\n{_tail(folder / 'log')}"
-            )
+            self.failed[run.name] = f"exit status {code}, {log} ends:\n{_tail(log, said_before)}"
 
-    def _wait(self, command: list[str], log: Path) -> int:
+    def _wait(self, command: list[str], log: Path, lock: IO) -> int:
         ours = RESERVED | variables_of_recipes()
         environment = {
             key: value
@@ -134,6 +141,7 @@ class LocalRunner:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # so that its workers end with it
+                pass_fds=[lock.fileno()],  # it outlives a killed sweep: the next one waits for it
             )
             self._children.add(child)
             if self._stopping.is_set():
@@ -169,9 +177,9 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _tail(log: Path) -> str:
-    """The last lines of a log before torchrun says that a worker failed."""
-    text = log.read_text(errors="replace")
+def _tail(log: Path, start: int) -> str:
+    """The last lines of a log, read from `start` on, before torchrun says that a worker failed."""
+    text = log.read_bytes()[start:].decode(errors="replace")
     lines = re.split(r"\n.*torch/distributed/elastic.*failed \(exitcode", text)
     own = lines[-2] if len(lines) > 1 else text
     told = [

@@ -6,24 +6,38 @@ import json
 import os
 import platform
 import subprocess
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from sweeping.errors import SweepError
 from sweeping.runs import Run
 
 STATUS = "status.json"
+NEEDED = {"state", "fingerprint", "settings"}  # of a status that is whole
+LOOK_AGAIN_S = 0.5  # whether another process still holds a run
 
 
 def read_status(folder: Path) -> dict:
-    """The status of a run; {} where it never began."""
+    """The status of a run; {} where it never began.
+
+    Raises:
+        SweepError: The file is damaged, or cannot be read.
+    """
+    file = folder / STATUS
     try:
-        return json.loads((folder / STATUS).read_text())
+        status = json.loads(file.read_text())
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise SweepError(f"{file} cannot be read: {error.strerror}") from None
     except ValueError:
+        status = None
+    if not isinstance(status, dict) or not status.keys() >= NEEDED:
         raise SweepError(
-            f"{folder / STATUS} is no JSON: remove {folder} to train it anew"
-        ) from None
+            f"{file} is damaged: remove that file, and the run goes on from its last checkpoint"
+        )
+    return status
 
 
 def write_status(folder: Path, status: dict) -> None:
@@ -45,7 +59,7 @@ def is_finished(run: Run, folder: Path) -> bool:
             f"{run.name}: {folder} has a run of other settings ({_changes(status, run)}): "
             "remove it, or name another --runs or family"
         )
-    return status.get("state") == "finished"
+    return bool(status) and status["state"] == "finished"
 
 
 def _changes(status: dict, run: Run) -> str:
@@ -55,21 +69,35 @@ def _changes(status: dict, run: Run) -> str:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, waiting):
+def locked(folder: Path, waiting: Callable[[], None], stopping: threading.Event):
     """Hold a run's folder: two sweeps that share a run train it once.
+
+    Yields:
+        The lock's file: it is held as long as any process has it open, so a child that is given it
+        keeps the folder even where this process is killed. None where `stopping` was set first.
 
     Args:
         folder: Made if it is not there.
         waiting: Called once if another process holds it.
+        stopping: Ends the waiting.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(file):
             waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            while not _lock(file):
+                if stopping.wait(LOOK_AGAIN_S):
+                    yield None
+                    return
+        yield file
+
+
+def _lock(file) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def hardware() -> str:

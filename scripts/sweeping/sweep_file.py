@@ -2,6 +2,8 @@
 
 import fnmatch
 import itertools
+import re
+import textwrap
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -89,8 +91,10 @@ def _read(path: Path) -> Sweep:
     _only(document, KEYS, "the file")
     name = path.parent.name if path.stem == "sweep" else path.stem
     family = _family(document, path, name)
+    if re.search(r"\s", family["name"]):
+        raise SweepError(f"the recipes take no spaces in a path: rename {family['name']!r}")
     own = _with_size(document)
-    recording = family["recording"] | _settings(document.get("recording"), "recording")
+    recording = family["recording"] | _recording(document)
     runs: dict[str, Run] = {}
     for where, settings in _expanded(document):
         try:
@@ -110,9 +114,23 @@ def _read(path: Path) -> Sweep:
     return sweep
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """Of a key that stands twice, YAML's own loader keeps the last: half of a sweep would be gone."""
+
+    def compose_mapping_node(self, anchor):
+        """Refuse a key that stands twice."""
+        node = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key, _ in node.value:
+            if keys.count(key.value) > 1:
+                line = key.start_mark.line + 1
+                raise SweepError(f"line {line}: {key.value} stands twice: write one list of both")
+        return node
+
+
 def _load(path: Path) -> object:
     try:
-        return yaml.safe_load(path.read_text())
+        return yaml.load(path.read_text(), _EachKeyOnce)
     except OSError as error:
         raise SweepError(error.strerror) from None
     except yaml.YAMLError as error:
@@ -131,8 +149,7 @@ def _family(document: dict, path: Path, name: str) -> dict:
     try:
         loaded = _mapping(_load(file), "the file")
         _only(loaded, FAMILY_KEYS, "the file")
-        recording = _settings(loaded.get("recording"), "recording")
-        return {"name": file.stem, "settings": _with_size(loaded), "recording": recording}
+        return {"name": file.stem, "settings": _with_size(loaded), "recording": _recording(loaded)}
     except SweepError as error:
         raise SweepError(f"family {document['family']}: {error}") from None
 
@@ -187,9 +204,20 @@ def _settings(mapping: object, where: str) -> dict[str, str]:
     return checked
 
 
+def _recording(document: dict) -> dict[str, str]:
+    recording = _settings(document.get("recording"), "recording")
+    for key in recording:
+        if not words.only_records(key):
+            raise SweepError(
+                f"recording: {key} may change what a run computes: write it in settings"
+            )
+    return recording
+
+
 def _mapping(value: object, where: str) -> dict:
     if not isinstance(value, dict):
-        raise SweepError(f"{where} must be a mapping of names to values, got {value!r}")
+        got = textwrap.shorten(repr(value), 80)
+        raise SweepError(f"{where} must be a mapping of names to values, got {got}")
     return value
 
 

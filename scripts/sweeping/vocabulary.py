@@ -1,5 +1,6 @@
 """The words of a sweep's YAML: what may be set, how it reaches the recipe, what a value may be."""
 
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -51,6 +52,8 @@ ONLY_ROUTED = ("E", "k", "G")
 ONLY_DENSE = ("expansion",)
 ONLY_RELU = ("lambda_0", "alpha")
 FLAGS_OF_ROUTED = ("--moe-", "--record-routing")  # beginnings of flags that a dense model refuses
+# What `recording` may hold: it is no part of a run's name or fingerprint.
+RECORDING = re.compile("save_interval|LOG_INTERVAL|--(record|log|save|tensorboard|wandb|timing)-.*")
 # The sweep itself sets these.
 RESERVED = {"METHOD", "RUN_ROOT", "RUN_NAME", "PROJECT", "EXTRA_ARGS", "DRY_RUN"} | {
     variable for variable, _ in VARIABLES.values()
@@ -66,6 +69,11 @@ def has_setting(method: str, key: str) -> bool:
     if method == "dense":
         return key not in (*ONLY_ROUTED, *ONLY_RELU) and not key.startswith(FLAGS_OF_ROUTED)
     return key not in ONLY_DENSE and (method in RELU_METHODS or key not in ONLY_RELU)
+
+
+def only_records(key: str) -> bool:
+    """Whether a setting changes what is kept of a run and nothing that it computes."""
+    return RECORDING.fullmatch(key) is not None
 
 
 @cache
@@ -135,5 +143,7 @@ def _number(key: str, value: int | float | str, where: str) -> str:
         number = float(value)
     except ValueError:
         raise SweepError(f"{where}: {key} must be a number, got {value!r}") from None
+    if not math.isfinite(number) or (number < 0 and key in VARIABLES):
+        raise SweepError(f"{where}: {key} must be a number of at least 0, got {value!r}")
     text = f"{number:.12g}" if number == 0 or abs(number) >= 0.01 else f"{number:.12e}"
     return re.sub(r"\.?0*e([+-])0*", lambda m: "e" + m[1].replace("+", ""), text)

@@ -20,7 +20,11 @@ case $SEED in
   2) echo "told before: it cannot be"
      echo "E1 torch/distributed/elastic failed (exitcode: 1) noise"
      exit 3 ;;
+  7) if [ -e "$run/half" ]; then echo "of the second attempt"; exit 5; fi
+     touch "$run/half"; echo "of the first attempt"
+     echo "E1 torch/distributed/elastic failed (exitcode: 1) noise"; exit 5 ;;
   3) [ -e "$run/half" ] || { touch "$run/half"; exit 4; } ;;
+  6) echo $$ >>"$RUN_ROOT/six"; sleep 5; echo end >>"$RUN_ROOT/six" ;;
   4) sleep 60 & echo $! >"$RUN_ROOT/child"; wait ;;
 esac
 """
@@ -143,3 +147,63 @@ def test_a_signal_ends_the_children_and_the_run_can_go_on(sweep, tmp_path, numbe
     assert status(tmp_path, 4)["state"] == "interrupted"
     assert not (tmp_path / "runs/try/dense_x1_s1").exists()
     assert within(5, lambda: has_ended(child.read_text().strip()))
+
+
+def test_what_a_killed_sweep_left_running_is_waited_for(sweep, tmp_path):
+    log = tmp_path / "runs/six"
+    killed = sweep([6])
+    assert within(60, log.exists)
+    killed.kill()
+    killed.communicate()
+    code, out, _ = ended(sweep([6]))
+    assert code == 0 and "another sweep trains it, waiting" in out
+    assert log.read_text().split()[1::2] == ["end", "end"]  # one after the other
+
+
+def test_a_sweep_that_waits_for_another_ends_at_once_when_it_is_told_to(sweep, tmp_path):
+    first = sweep([4])
+    assert within(60, (tmp_path / "runs/child").exists)
+    second = sweep([4])
+    assert "waiting" in second.stdout.readline()
+    second.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    assert ended(second)[0] == 130 and time.monotonic() - began < 10
+    assert status(tmp_path, 4)["state"] == "running"
+    first.send_signal(signal.SIGINT)
+    ended(first)
+
+
+def test_a_run_that_fails_again_is_told_by_its_last_attempt(sweep, tmp_path):
+    assert "of the first attempt" in ended(sweep([7]))[2]
+    err = ended(sweep([7]))[2]
+    assert "of the second attempt" in err and "of the first attempt" not in err
+
+
+def test_a_run_whose_folder_cannot_be_made_does_not_end_the_others(sweep, tmp_path):
+    (tmp_path / "runs/try/dense_x1_s5").mkdir(parents=True)
+    (tmp_path / "runs/try/dense_x1_s5/lock").mkdir()
+    code, _, err = ended(sweep([5, 1]))
+    assert code == 1 and "dense_x1_s5 failed" in err and "Traceback" not in err
+    assert status(tmp_path, 1)["state"] == "finished"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[1]", "{}", '{"state": "finished"}'])
+def test_a_damaged_status_is_one_line_that_costs_no_checkpoint(sweep, tmp_path, text):
+    file = tmp_path / "runs/try/dense_x1_s1/status.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    code, out, err = ended(sweep([1]))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"{file} is damaged: remove that file" in err
+
+
+@pytest.mark.parametrize("flag", ["--jobs=1", "--slurm"])
+def test_a_place_for_runs_that_is_none_is_one_line(sweep, tmp_path, flag):
+    (tmp_path / "runs").write_text("")
+    code, _, err = ended(sweep([1], flag))
+    assert code == 2 and err.count("\n") == 1 and str(tmp_path / "runs") in err
+
+
+def test_a_place_with_spaces_is_refused_for_the_recipes_would_cut_it_in_two(sweep, tmp_path):
+    code, _, err = ended(sweep([1], "--runs", str(tmp_path / "my runs")))
+    assert (code, err.count("\n")) == (2, 1) and "my runs: the recipes take no spaces" in err

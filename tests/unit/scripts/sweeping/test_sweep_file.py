@@ -187,6 +187,15 @@ GRID = "grid: {method: moe}\n"
         ("family: [a]\n" + GRID, "family must be a path"),
         ("size: nano\ngrid: {method: moe\n", "no YAML"),
         ("just words\n", "the file must be a mapping"),
+        ("words " * 99, "the file must be a mapping of names to values, got 'words"),
+        ("size: nano\n" + GRID + GRID, "line 2: grid stands twice"),
+        ("size: nano\ngrid: {method: moe, method: remoe}\n", "line 2: method stands twice"),
+        ("size: nano\nrecording: {seed: 4}\n" + GRID, "recording: seed may change what a run"),
+        ("size: nano\nrecording: {--lr: 4}\n" + GRID, "recording: --lr may change what a run"),
+        ("size: nano\nrecording: {method: dense}\n" + GRID, "recording: method may change"),
+        ("size: nano\nsettings: {lr: .nan}\n" + GRID, "lr must be a number of at least 0, got nan"),
+        ("size: nano\nsettings: {lr: -1}\n" + GRID, "lr must be a number of at least 0, got -1"),
+        ("size: nano\nsettings: {--x: .inf}\n" + GRID, "--x must be a number of at least 0"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_in_one_line_with_its_name(tmp_path, text, said):
@@ -194,7 +203,26 @@ def test_a_file_that_cannot_be_read_is_refused_in_one_line_with_its_name(tmp_pat
         write_sweep(tmp_path, text)
     message = str(refused.value)
     assert message.startswith(f"{tmp_path / 'try.yaml'}: ") and said in message
-    assert "\n" not in message
+    assert "\n" not in message and len(message) - len(str(tmp_path)) < 300
+
+
+def test_anchors_and_merged_keys_are_no_keys_that_stand_twice(tmp_path):
+    text = "size: nano\nruns: [&a {method: moe, E: 4}, &b {<<: *a, E: 8}, {<<: [*b, *a], seed: 2}]"
+    assert names(write_sweep(tmp_path, text)) == [
+        "topk_E4_k1_G1_s1",
+        "topk_E8_k1_G1_s1",
+        "topk_E8_k1_G1_s2",
+    ]
+
+
+def test_a_flag_may_have_a_negative_number(tmp_path):
+    (run,) = write_sweep(tmp_path, "size: nano\nruns: [{method: moe, --x: -1.5}]").runs
+    assert run.settings["--x"] == "-1.5"
+
+
+def test_a_name_that_the_recipes_would_cut_in_two_is_refused(tmp_path):
+    with pytest.raises(SweepError, match="no spaces in a path: rename 'my try'"):
+        write_sweep(tmp_path, "size: nano\n" + GRID, name="my try.yaml")
 
 
 @pytest.mark.parametrize(
