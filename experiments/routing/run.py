@@ -17,8 +17,9 @@ sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "scripts")]
 import matplotlib.pyplot as plt
 import numpy as np
 
+from run_log.methods import METHOD_NAMES
 from run_log.style import BLUE, ORANGE, bare
-from sweeping.looks import METHODS
+from sweeping.looks import LOOKS
 
 # Expert choice chooses among the tokens of a batch: its maps are those of the batch, not of the text.
 COMPARED = (
@@ -92,7 +93,7 @@ def table(results: dict[str, list[dict]]) -> str:
     for method, runs in results.items():
         cells = [mean_and_error([run[name] for run in runs]) for name in columns.values()]
         rho = ", ".join(number(run["domain_correlation"]["value"]) for run in runs)
-        lines.append(f"| {METHODS[method][0]} | {' | '.join(cells)} | {rho} |")
+        lines.append(f"| {METHOD_NAMES[method]} | {' | '.join(cells)} | {rho} |")
     return "\n".join(lines)
 
 
@@ -123,7 +124,7 @@ def draw(results: dict[str, list[dict]], output: Path) -> None:
     """Flip rate against balance, and experts a token against frequency."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
     for method, runs in results.items():
-        name, colour, marker = METHODS[method]
+        colour, marker = LOOKS[method]
         x, y = ([run[name] for run in runs] for name in ("load_cv", "flip_rate"))
         left.errorbar(
             np.mean(x),
@@ -134,7 +135,7 @@ def draw(results: dict[str, list[dict]], output: Path) -> None:
             color=colour,
         )
         left.annotate(
-            name,
+            METHOD_NAMES[method],
             (np.mean(x), np.mean(y)),
             xytext=(6, 6),
             textcoords="offset points",

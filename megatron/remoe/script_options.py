@@ -57,12 +57,25 @@ def check_script_options(args: Namespace) -> None:
         errors.append("--rampup-batch-size: Megatron ignores it: give --step-batch-size-schedule")
     if args.save and not args.save_interval:
         errors.append("--save: needs --save-interval")
+    errors += _evaluation_errors(args)
     if args.peak_tflops is not None:
         errors += _peak_errors(args)
     if not (args.mock_data or _names_data(args)):
         errors.append("--data-path: give the prefix of indexed data, or --mock-data")
     if errors:
         raise ValueError("\n  ".join(["these options cannot be trained with:", *errors]))
+
+
+def _evaluation_errors(args: Namespace) -> list[str]:
+    size = args.eval_micro_batch_size
+    if size in (None, args.micro_batch_size):
+        return []
+    flag = f"--eval-micro-batch-size {size}"
+    if args.tensor_model_parallel_size > 1:  # Megatron broadcasts buffers of the training size
+        return [f"{flag}: tensor parallelism needs that of --micro-batch-size: leave it out"]
+    if args.moe_routing == "expert-choice":
+        return [f"{flag}: --moe-routing expert-choice chooses within it: leave it out"]
+    return []
 
 
 def _peak_errors(args: Namespace) -> list[str]:

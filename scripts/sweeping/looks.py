@@ -3,20 +3,21 @@
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from run_log.methods import METHOD_NAMES
 from sweeping.runs import Run
 
-# Name, colour (Okabe and Ito's and Tol's, told apart by colour-blind readers), marker.
-METHODS = {
-    "dense": ("dense", "#666666", "s"),
-    "topk": ("TopK", "#D55E00", "o"),
-    "topk-unbalanced": ("TopK, no balancing", "#CC79A7", "v"),
-    "topk-warmup": ("TopK, near-dense warm-up", "#E69F00", "^"),
-    "topk-bias": ("TopK, balanced by bias", "#882255", "<"),
-    "expert-choice": ("expert choice", "#009E73", "D"),
-    "hash": ("hash", "#999933", "X"),
-    "sparsemixer": ("SparseMixer-v2", "#332288", "P"),
-    "relu": ("ReMoE", "#0072B2", "o"),
-    "relu-l1": ("ReMoE, plain L1", "#56B4E9", ">"),
+# Colour (Okabe and Ito's and Tol's, told apart by colour-blind readers), marker.
+LOOKS = {
+    "dense": ("#666666", "s"),
+    "topk": ("#D55E00", "o"),
+    "topk-unbalanced": ("#CC79A7", "v"),
+    "topk-warmup": ("#E69F00", "^"),
+    "topk-bias": ("#882255", "<"),
+    "expert-choice": ("#009E73", "D"),
+    "hash": ("#999933", "X"),
+    "sparsemixer": ("#332288", "P"),
+    "relu": ("#0072B2", "o"),
+    "relu-l1": ("#56B4E9", ">"),
 }
 AXES = {
     "E": "experts E",
@@ -30,7 +31,7 @@ LOSS = "validation loss (nats a token)"
 
 def label_of(run: Run, told: list[str]) -> str:
     """A configuration in words: its method, and those of its settings in `told`."""
-    words = [METHODS[run.settings["method"]][0]]
+    words = [METHOD_NAMES[run.settings["method"]]]
     if run.settings.get("expansion", "1") != "1":
         words.append(f"×{run.settings['expansion']}")
     for key in told:
@@ -41,7 +42,7 @@ def label_of(run: Run, told: list[str]) -> str:
 
 def style_of(run: Run) -> dict:
     """Colour and marker of a method."""
-    _, colour, marker = METHODS[run.settings["method"]]
+    colour, marker = LOOKS[run.settings["method"]]
     return {"color": colour, "marker": marker}
 
 

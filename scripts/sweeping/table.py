@@ -4,8 +4,8 @@ import csv
 import io
 import json
 
+from run_log.methods import METHOD_NAMES
 from sweeping.collection import Collection, Configuration
-from sweeping.looks import METHODS
 from sweeping.markdown import markdown_row
 from sweeping.statistics import Estimate
 
@@ -117,7 +117,7 @@ def as_markdown(collection: Collection) -> str:
         markdown_row(["---"] * len(settings) + ["---:"] * (len(head) - len(settings))),
     ]
     for row in rows:
-        cells = [METHODS[row["method"]][0], *(row[key] or "" for key in settings[1:])]
+        cells = [METHOD_NAMES[row["method"]], *(row[key] or "" for key in settings[1:])]
         cells += [
             row["seeds"],
             _cell(row, "validation_loss", 4),
@@ -155,6 +155,8 @@ def _notes(collection: Collection, rows: list[dict]) -> list[str]:
     if any(row["baseline"] for row in rows):
         baseline = ", ".join(f"{key} {value}" for key, value in collection.sweep.baseline.items())
         notes.append(f"Differences are paired by seed, from the same settings with {baseline}.")
+    if any(row["method"] == "expert-choice" for row in rows):
+        notes.append("Expert choice looks at later tokens: its loss is not that of a causal model.")
     if collection.problems:
         notes += ["", "Not in the table:"]
         notes += [f"- {name}: {reason}" for name, reason in collection.problems.items()]

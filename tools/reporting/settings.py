@@ -2,18 +2,7 @@
 
 from dataclasses import dataclass
 
-METHODS = {
-    "dense": "dense",
-    "topk": "TopK with auxiliary loss",
-    "topk-unbalanced": "TopK without balancing",
-    "topk-warmup": "TopK with near-dense warm-up",
-    "topk-bias": "TopK with bias, no auxiliary loss",
-    "expert-choice": "expert choice",
-    "hash": "hash",
-    "sparsemixer": "SparseMixer-v2",
-    "relu": "ReMoE (ReLU)",
-    "relu-l1": "ReMoE with plain L1",
-}
+from run_log.methods import METHOD_NAMES
 
 
 @dataclass(frozen=True)
@@ -31,7 +20,7 @@ class Settings:
 
     @property
     def method(self) -> str | None:
-        """One of `METHODS`, or another name that a record gave."""
+        """One of `METHOD_NAMES`, or another name that a record gave."""
         if not self.arguments:
             return None
         named = self.arguments.get("moe_routing", "None")
@@ -56,4 +45,4 @@ class Settings:
 
 def method_name(method: str | None) -> str | None:
     """A method's name in words; a name that is not known stays as it is."""
-    return METHODS.get(method, method)
+    return METHOD_NAMES.get(method, method)

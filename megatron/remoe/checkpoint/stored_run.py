@@ -52,9 +52,17 @@ def routing_of(args: Namespace) -> str:
 
 
 def method_of(args: Namespace) -> str:
-    """The word of `--moe-routing` of a model with experts; `relu` or `topk` without the flag."""
-    own = "relu" if getattr(args, "moe_relu_routing", False) else "topk"
-    return getattr(args, "moe_routing", None) or own
+    """The word of `--moe-routing` of a model with experts; without the flag, what its options make."""
+    if named := getattr(args, "moe_routing", None):
+        return named
+    if getattr(args, "moe_relu_routing", False):
+        is_plain = getattr(args, "moe_relu_load_balancing", None) == "none"
+        return "relu-l1" if is_plain else "relu"
+    if getattr(args, "moe_router_enable_expert_bias", False):
+        return "topk-bias"
+    # Megatron takes one kind of balancing, or a list of them.
+    is_balanced = getattr(args, "moe_router_load_balancing_type", None) not in ("none", ["none"])
+    return "topk" if is_balanced else "topk-unbalanced"
 
 
 def is_own(args: Namespace, folder: Path) -> bool:

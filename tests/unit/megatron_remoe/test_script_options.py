@@ -111,3 +111,21 @@ def test_a_peak_that_nothing_is_divided_by_is_refused():
     message = complaint([*MODEL, "--peak-tflops", "989.4"])
     assert "--peak-tflops: has no effect without --log-throughput: add it" in message
     check_script_options(parse([*MODEL, "--peak-tflops", "989.4", "--log-throughput"])[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (
+            ["--tensor-model-parallel-size", "2"],
+            "tensor parallelism needs that of --micro-batch-size",
+        ),
+        (["--moe-routing", "expert-choice"], "chooses within it"),
+    ],
+)
+def test_another_micro_batch_in_evaluation_is_refused_where_it_would_change_the_result(
+    words, reason
+):
+    with pytest.raises(ValueError, match=f"--eval-micro-batch-size 1: .*{reason}"):
+        check_script_options(parse([*MODEL, *words, "--eval-micro-batch-size", "1"])[0])
+    check_script_options(parse([*MODEL, "--eval-micro-batch-size", "1"])[0])

@@ -137,7 +137,7 @@ def test_links_of_the_contents_go_to_sections(one, text_of_one):
 def test_the_numbers_of_the_run_are_those_of_its_events_and_last_evaluation(one, runs):
     rows = one.rows("The run in numbers")
     record = RoutingRecord.load(runs / "remoe" / "routing" / f"valid-{LAST:08d}.npz")
-    assert rows["method"] == ["ReMoE (ReLU)"]
+    assert rows["method"] == ["ReMoE"]
     assert rows["steps"] == ["30"]
     assert rows["tokens seen"] == ["24,000"]
     assert rows["validation loss, last (nats a token)"] == ["5.500"]
@@ -186,8 +186,8 @@ def test_several_runs_stand_beside_each_other_under_their_names(three, text_of_t
     assert table[0][1:] == ["dense", "<b>of</b> $k$", "remoe"]
     assert three.rows("Comparison of the runs")["method"] == [
         "dense",
-        "TopK with auxiliary loss",
-        "ReMoE (ReLU)",
+        "TopK",
+        "ReMoE",
     ]
     assert "<b>of</b>" not in text_of_three
     assert "No token has two experts in a layer: &lt;b&gt;of&lt;/b&gt; $k$." in text_of_three

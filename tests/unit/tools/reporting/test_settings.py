@@ -27,7 +27,7 @@ def test_the_method_is_that_of_the_arguments(arguments, method):
 
 
 def test_a_method_has_a_name_in_words_and_an_unknown_one_stays():
-    assert method_name("relu") == "ReMoE (ReLU)"
+    assert method_name("relu") == "ReMoE"
     assert method_name("something new") == "something new"
 
 
