@@ -179,6 +179,14 @@ def test_one_expert_leaves_nothing_to_choose(method):
         with_method([*one, "--moe-routing", method])
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("topk", [0, 5])
+def test_more_experts_a_token_than_there_are_and_none_at_all_are_refused(method, topk):
+    words = [*MODEL, "--num-experts", "4", "--moe-router-topk", str(topk)]
+    with pytest.raises(ValueError, match=f"--moe-router-topk {topk}: give a number from 1 to"):
+        with_method([*words, "--moe-routing", method])
+
+
 RECOMPUTED = [
     *[(method, FULL) for method in ("topk-warmup", "expert-choice", "sparsemixer")],
     ("hash", "--recompute-granularity selective --recompute-modules core_attn moe_act"),
