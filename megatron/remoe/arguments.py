@@ -230,6 +230,7 @@ def parse_and_validate_args(
         set_for_relu_routing(args)
     _validate(args, args_defaults or {})
     check_settings(args, given, stored)
+    skip_training_if_finished(args, stored)
     set_global_variables(args)
     check_vocabulary(get_tokenizer().vocab_size, given, stored)
     args.moe_hash_vocab_size = get_tokenizer().vocab_size  # saved with the others
@@ -247,7 +248,6 @@ def _look_at_checkpoint(
     if args.use_checkpoint_args:
         restore_settings(args, given_names(parser, given), stored)
     restart_once(args, stored)
-    skip_training_if_finished(args, stored)
     return stored
 
 

@@ -12,7 +12,7 @@ def skip_training_if_finished(args: Namespace, stored: StoredRun | None) -> None
     is queued again after its end must not fail.
 
     Args:
-        args: Parsed, not yet validated. `skip_train` is changed in place.
+        args: Validated, and compared with the checkpoint as for training. Changed in place.
         stored: The run that saved the checkpoint; None where none is loaded.
     """
     if stored is None or args.skip_train or args.finetune or not is_own(args, stored.folder):
@@ -23,7 +23,7 @@ def skip_training_if_finished(args: Namespace, stored: StoredRun | None) -> None
     by_samples = args.train_samples and seen >= args.train_samples
     if not (by_steps or by_samples):
         return
-    args.skip_train = True
+    args.skip_train = args.no_load_optim = True  # as Megatron's validation sets them
     if args.rank == 0:
         goal = f"--train-iters {args.train_iters}" if by_steps else f"--train-samples {seen}"
         print(
