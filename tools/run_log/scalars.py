@@ -58,7 +58,7 @@ def read_scalars(folder: Path, target_sparsity: float | None = None) -> RunLog:
             values.setdefault(tag, {}).update({e.step: e.value for e in events.Scalars(tag)})
         arguments |= _texts(events)
     if not values:
-        raise RunLogError(f"{folder}: the tensorboard events hold no scalars yet")
+        raise RunLogError(f"{folder}: the tensorboard events hold no scalars yet, or are damaged")
     curves = {tag: _curve(points) for tag, points in values.items()}
     if target_sparsity is None and "moe_relu_sparsity" in curves:
         target_sparsity = _target(arguments)
