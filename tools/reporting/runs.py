@@ -100,7 +100,7 @@ def read_run(name: str, folder: Path) -> Run:
     """Read what is there of a run.
 
     Raises:
-        RunLogError: There is no such folder, nothing of a run in it, a damaged file or one of another model.
+        RunLogError: There is no such folder, nothing of a run in it, a damaged file or another model's.
     """
     if not folder.is_dir():
         raise RunLogError(f"{folder}: no such folder; give a run's, which holds tensorboard events")

@@ -9,6 +9,7 @@ from report_runs import STEPS, make_maps, make_record
 from reporting import checkpoints, heatmaps
 from reporting import runs as reading
 from run_log.scalars import RunLogError
+from run_log.style import plt
 
 
 def save(folder, *records):
@@ -88,3 +89,11 @@ def test_maps_of_another_model_are_refused(tmp_path):
 @pytest.mark.parametrize("count, chosen", [(1, [0]), (3, [0, 1, 2]), (24, [0, 8, 15, 23])])
 def test_pictures_take_the_first_and_the_last_layer_and_some_between(count, chosen):
     assert heatmaps.chosen_layers(count) == chosen
+
+
+@pytest.mark.parametrize("experts, labels", [(8, 8), (32, 8), (130, 8)])
+def test_a_low_panel_has_labels_that_do_not_touch(experts, labels):
+    _, axis = plt.subplots()
+    heatmaps.over_steps(axis, np.ones((experts, 2)), heatmaps.ratios(), [10, 20])
+    assert len(axis.get_yticks()) <= labels
+    plt.close()
