@@ -174,7 +174,7 @@ def test_a_tokenizer_of_another_model_is_refused(saved_runs, analyse, text, tmp_
 def test_a_smaller_tokenizer_than_the_runs_is_told(saved_runs, analyse, text, tmp_path):
     make_tokenizer(tmp_path / "small", 300)
     words = ["--text", text, "--tokenizer", tmp_path / "small"]
-    status, said = analyse(saved_runs / "remoe", *words, with_text=False)
+    _, said = analyse(saved_runs / "remoe", *words, with_text=False)
     assert "has 300 tokens, and remoe was trained with 385 or more" in said
 
 
