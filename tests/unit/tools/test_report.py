@@ -304,6 +304,21 @@ def test_events_of_another_program_are_refused(tmp_path, capsys):
     assert "hold accuracy: are they of another program?" in message
 
 
+def test_a_folder_of_several_runs_is_not_taken_for_one(runs, capsys):
+    message = _refused(capsys, runs)
+    assert f"{runs}: events of 3 runs there, in dense/tensorboard, remoe/tensorboard" in message
+
+
+@pytest.mark.parametrize(("asked", "said"), [(30, "30"), (31, "30 of 31"), (1000, "30 of 1,000")])
+def test_a_run_that_is_not_at_its_end_says_so(tmp_path, asked, said):
+    write_events(tmp_path / "run", "dense")
+    with SummaryWriter(str(tmp_path / "run/tensorboard")) as writer:
+        writer.add_text("train_iters", str(asked))
+    assert report.main([str(tmp_path / "run")]) == 0
+    page = Page((tmp_path / "run/report.html").read_text())
+    assert page.rows("The run in numbers")["steps"] == [said]
+
+
 def test_sparsity_without_lambda_is_shown_alone(tmp_path):
     folder = _events(tmp_path / "run", moe_relu_sparsity=[0.5, 0.75])
     assert report.main([str(folder)]) == 0
