@@ -72,6 +72,8 @@ def main() -> int:
         if re.search(r"\s", str(args.runs)):
             raise SweepError(f"--runs {args.runs}: the recipes take no spaces in a path")
         sweep = read_sweep(args.file).only(args.only)
+        if args.check and not args.collect:
+            raise SweepError("--check: has no effect without --collect")
         if args.dry_run:
             for run in sweep.runs:
                 print(shown(command_of(run, args.runs, sweep.family)))

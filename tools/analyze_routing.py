@@ -11,12 +11,13 @@ figure, with its unit), and prints tables. Maps of the same text, younger than t
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from evaluation.errors import EvaluationError
 from evaluation.loading import add_loading_arguments, loading_of
-from routing_analysis.runs import find_run
+from routing_analysis.runs import Run, find_run
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -70,14 +71,25 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise EvaluationError("--records: files of one run: give one RUN with them")
 
 
+def check_outputs(runs: list[Run]) -> None:
+    """Refuse two runs with one place, and places that cannot be written, before models are run."""
+    places: dict[Path, Run] = {}
+    for run in runs:
+        other = places.setdefault(run.output.resolve(), run)
+        if other is not run and other.folder.resolve() == run.folder.resolve():
+            raise EvaluationError(f"{run.folder}: this RUN is given twice")
+        if other is not run:
+            raise EvaluationError(f"--output: two runs are named {run.name}: analyse one at a time")
+    for place in places:
+        there = next(folder for folder in (place, *place.parents) if folder.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise EvaluationError(f"{there}: cannot be written to; name another folder by --output")
+
+
 def analyse_all(args: argparse.Namespace) -> None:
     """Find all runs before the first takes its time, then one after the other."""
     runs = [find_run(path, args.steps, args.output) for path in args.run]
-    outputs = [run.output.resolve() for run in runs]
-    if twice := [
-        run.name for run, output in zip(runs, outputs, strict=True) if outputs.count(output) > 1
-    ]:
-        raise EvaluationError(f"--output: two runs are named {twice[0]}: analyse one at a time")
+    check_outputs(runs)
     from routing_analysis.analysis import Options, analyse
     from routing_analysis.tables import tables
 
@@ -92,7 +104,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         check_arguments(args)
         analyse_all(args)
-    except (EvaluationError, OSError, ImportError) as error:
+    except OSError as error:
+        reason = f"{error.filename}: {error.strerror}" if error.filename else error
+        print(f"analyze_routing.py: error: {reason}", file=sys.stderr)
+        return 1
+    except (EvaluationError, ImportError) as error:
         print(f"analyze_routing.py: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ nothing beside itself and no network; its pictures are saved in a folder beside 
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -42,18 +43,26 @@ def main(argv: list[str] | None = None) -> int:
         output = _output(args.output, list(folders.values()))
         runs = [read_run(name, folder) for name, folder in folders.items()]
         parts = sections(runs, args.tokenizer)
-        pictures = write(parts, runs, args.title or f"Report: {', '.join(folders)}", output)
     except (RunLogError, EvaluationError) as error:
-        print(f"report.py: {error}", file=sys.stderr)
-        return 1
+        return _refuse(str(error))
     except OSError as error:
-        print(f"report.py: cannot write {error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
+        return _refuse(f"cannot read {error.filename}: {error.strerror}")
+    try:
+        pictures = write(parts, runs, args.title or f"Report: {', '.join(folders)}", output)
+    except OSError as error:
+        return _refuse(
+            f"cannot write {error.filename}: {error.strerror}; name another file by --output"
+        )
     for part in parts:
         if isinstance(part, Missing):
             print(f"left out: {part.title}; {' or '.join(part.commands)} adds it")
     print(f"pictures: {pictures}\nreport: {output}")
     return 0
+
+
+def _refuse(message: str) -> int:
+    print(f"report.py: {message}", file=sys.stderr)
+    return 1
 
 
 def _output(asked: Path | None, folders: list[Path]) -> Path:
@@ -63,6 +72,11 @@ def _output(asked: Path | None, folders: list[Path]) -> Path:
         return folders[0] / "report.html"
     if asked.suffix.lower() not in (".html", ".htm"):
         raise RunLogError(f"--output {asked}: end it in .html")
+    if asked.is_dir():
+        raise RunLogError(f"--output {asked}: is a folder; name a file")
+    there = next(folder for folder in asked.absolute().parents if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise RunLogError(f"--output {asked}: cannot write to {there}; name another file")
     return asked
 
 

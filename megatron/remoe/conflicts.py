@@ -277,6 +277,12 @@ def _value_errors(args: Namespace) -> list[str]:
     elif width and width % granularity:
         errors.append(f"--moe-granularity {granularity}: does not divide the expert width {width}")
     if not args.moe_relu_routing:
+        if args.num_experts and not 1 <= args.moe_router_topk <= args.num_experts:
+            # Megatron fails only within the first step.
+            errors.append(
+                f"--moe-router-topk {args.moe_router_topk}: give a number from 1 to --num-experts "
+                f"{args.num_experts}"
+            )
         return errors
     if not args.num_experts:
         errors.append("--moe-relu-routing: needs --num-experts")

@@ -1,6 +1,7 @@
 """Looks whether the files that a run names are there, before Megatron starts anything."""
 
-import os
+import contextlib
+import tempfile
 from argparse import Namespace
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def _unwritable(flag: str, folder: str | None) -> list[str]:
     nearest = next(
         p for p in (Path(folder).absolute(), *Path(folder).absolute().parents) if p.exists()
     )
-    if nearest.is_dir() and os.access(nearest, os.W_OK):
+    # To the owner of all, every file system looks writable until a file is made.
+    with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=nearest):
         return []
     return [f"{flag} {folder}: cannot write to {nearest}; give another folder"]
 

@@ -12,6 +12,17 @@ from remoe.analysis.npz import read_npz, write_npz
 FORMAT = 1
 _ARRAYS = ("token_ids", "domains", "maps")
 _OPTIONAL = ("gates", "losses")
+# What `meta` must hold.
+_ABOUT = (
+    "step",
+    "run",
+    "method",
+    "topk",
+    "num_experts",
+    "moe_layers",
+    "domain_names",
+    "vocab_size",
+)
 
 
 @dataclass(frozen=True)
@@ -96,10 +107,22 @@ class RoutingMaps:
         """
 
         def build(meta: dict, file: Mapping[str, np.ndarray]) -> "RoutingMaps":
+            if lacking := [name for name in _ABOUT if name not in meta]:
+                raise ValueError(f"its meta lacks {lacking[0]}")
             there = (*_ARRAYS, *(name for name in _OPTIONAL if name in file))
-            return cls(meta, **{name: file[name] for name in there})
+            maps = cls(meta, **{name: file[name] for name in there})
+            _check_indices("token_ids", maps.token_ids, meta["vocab_size"])
+            _check_indices("domains", maps.domains, len(meta["domain_names"]))
+            return maps
 
         return read_npz(path, "routing maps", FORMAT, build)
+
+
+def _check_indices(name: str, values: np.ndarray, count: int) -> None:
+    if values.dtype.kind not in "iu" or values.min(initial=0) < 0:
+        raise ValueError(f"{name} holds what is no index")
+    if (largest := values.max(initial=-1)) >= count:
+        raise ValueError(f"{name} holds {largest}, and there are {count}")
 
 
 def pack(routing_map: np.ndarray) -> np.ndarray:

@@ -53,7 +53,7 @@ def read_npz[T](
                 raise ValueError(f"format {meta['format']}, this version reads {version}")
             return build(meta, file)
     except (
-        *(OSError, ValueError, KeyError, TypeError, EOFError),
+        *(OSError, ValueError, KeyError, IndexError, TypeError, EOFError),
         *(zipfile.BadZipFile, zlib.error),
     ) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -12,6 +12,20 @@ from remoe.analysis.ratios import ratio
 FORMAT = 1
 # Fields of `meta` that two records must share to be added.
 SHARED = ("format", "phase", "method", "topk", "moe_layers", "domain_names", "vocab_size")
+_ABOUT = (*SHARED, "step", "num_steps")  # what `meta` must hold
+# Of counts and of gates: sizes by the letters of `RoutingRecord`, X is E + 1.
+_COUNTS = {
+    "num_tokens": "",
+    "tokens_per_expert": "LE",
+    "experts_per_token": "LX",
+    "domain_tokens": "D",
+    "domain_tokens_per_expert": "DLE",
+    "token_count": "V",
+    "token_active": "VL",
+    "token_expert_ids": "N",
+    "token_tokens_per_expert": "NLE",
+}
+_GATES = {"gate_sum": "LE", "gate_square_sum": "LE", "gate_max": "LE"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +82,7 @@ class RoutingRecord:
             path,
             "a routing record",
             FORMAT,
-            lambda meta, file: cls(meta, **{name: file[name] for name in names}),
+            lambda meta, file: _checked(cls(meta, **{name: file[name] for name in names})),
         )
 
     def save(self, path: str | Path) -> None:
@@ -164,3 +178,25 @@ class RoutingRecord:
         """Standard deviation of those gates, ``[L, E]`` fp64."""
         mean_square = ratio(self.gate_square_sum, self.tokens_per_expert)
         return np.sqrt(np.maximum(mean_square - self.gate_mean**2, 0.0))
+
+
+def _checked(record: RoutingRecord) -> RoutingRecord:
+    """A record of a file, if its parts fit each other.
+
+    Raises:
+        ValueError: Saying which does not.
+    """
+    meta = record.meta
+    if lacking := [name for name in _ABOUT if name not in meta]:
+        raise ValueError(f"its meta lacks {lacking[0]}")
+    num_experts = (record.tokens_per_expert.shape or (0,))[-1]
+    sizes = {"L": len(meta["moe_layers"]), "E": num_experts, "X": num_experts + 1}
+    sizes |= {"D": len(meta["domain_names"]), "V": meta["vocab_size"]}
+    sizes["N"] = record.token_expert_ids.size
+    for name, letters in (_COUNTS | _GATES).items():
+        array, wanted = getattr(record, name), tuple(sizes[letter] for letter in letters)
+        if array.shape != wanted:
+            raise ValueError(f"{name} is {array.shape}, and layers, experts and domains {wanted}")
+        if array.dtype.kind not in ("iu" if name in _COUNTS else "f"):
+            raise ValueError(f"{name} holds {array.dtype}")
+    return record

@@ -29,6 +29,11 @@ class Configuration:
         """Name of the configuration."""
         return self.run.configuration
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """All settings but the seed."""
+        return {key: value for key, value in self.run.settings.items() if key != "seed"}
+
     def losses(self) -> dict[int, float]:
         """Final validation loss by seed."""
         return {seed: measured.loss for seed, measured in self.seeds.items()}

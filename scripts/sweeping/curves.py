@@ -38,8 +38,9 @@ def draw_curves(collection: Collection, file: Path) -> Path:
         axis.legend(frameon=False, fontsize=7)
     for axis in axes.ravel()[len(panels) :]:
         axis.remove()
-    top = max(run.training[1][len(run.training[1]) // FIRST_PART] for run in _finished(panels))
-    axes[0, 0].set_ylim(top=top)
+    tops = [run.training[1][len(run.training[1]) // FIRST_PART] for run in _finished(panels)]
+    if finite := [top for top in tops if np.isfinite(top)]:
+        axes[0, 0].set_ylim(top=max(finite))
     for axis in axes.ravel():
         clean(axis)
         axis.set_xlabel("step")

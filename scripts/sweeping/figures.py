@@ -145,25 +145,40 @@ def _dense_level(axis: Axes, collection: Collection, sizes: set[str]) -> None:
 def draw_settling(key: str, series: list[Series], file: Path) -> Path:
     """Steps until the sparsity is at its target over lambda_0 or alpha, the paper's beside; the loss."""
     figure, axes = plt.subplots(1, 2, figsize=(10.4, 3.8), squeeze=False, layout="constrained")
+    partly = False
     for line in series:
         settled = [(x, value) for x, c in line.points if (value := c.mean("settled")) is not None]
         if settled:
             _line(axes[0, 0], line, settled)
+        partly |= _tell_settled(axes[0, 0], line)
         _line(axes[0, 1], line, [(x, c.mean("loss")) for x, c in line.points])
     paper = PAPER_SETTLING[key]
     other = "alpha=1.2" if key == "lambda_0" else "lambda_0=1e-8"
     axes[0, 0].plot(
         list(paper), list(paper.values()), "k:s", markersize=4, label=f"paper, 182M, {other}"
     )
-    axes[0, 0].set(
-        title="Sparsity reaches its target, ± standard error", ylabel="step", ylim=(0, None)
-    )
+    title = "Sparsity reaches its target, ± standard error"
+    title += "\nn/m: only n of m seeds did; mean over those" if partly else ""
+    axes[0, 0].set(title=title, ylabel="step", ylim=(0, None))
     axes[0, 1].set(title="Loss, ± standard error", ylabel=LOSS)
     values = sorted({x for line in series for x, _ in line.points} | set(paper))
     for axis in axes.ravel():
         scale_x(axis, key, values)
         axis.legend(frameon=False, fontsize=8)
     return _save(figure, axes, file)
+
+
+def _tell_settled(axis: Axes, line: Series) -> bool:
+    """Write how many seeds settled to each point where not all did; whether there is such a point."""
+    partly = False
+    for x, configuration in line.points:
+        settled, place = configuration.num_settled(), configuration.mean("settled")
+        if settled and len(set(settled.split("/"))) > 1:
+            partly = True
+            at = (x, place.mean if place else 0)
+            colour = style_of(configuration.run)["color"]
+            axis.annotate(settled, at, (4, 5), textcoords="offset points", color=colour, fontsize=8)
+    return partly
 
 
 def _save(figure: plt.Figure, axes: np.ndarray, file: Path) -> Path:

@@ -174,7 +174,7 @@ def _signal(child: subprocess.Popen, number: int) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    print(f"{line}\n", end="", flush=True)  # one piece: other threads say something, too
 
 
 def _tail(log: Path, start: int) -> str:

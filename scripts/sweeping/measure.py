@@ -1,5 +1,6 @@
 """What a sweep keeps of a finished run."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def measure(run: Run, folder: Path) -> Measured:
     """Read a finished run.
 
     Raises:
-        SweepError: It is not finished, has other settings, or logged no validation loss.
+        SweepError: It is not finished, has other settings, logged no loss, or diverged.
     """
     status = kept.read_status(folder)
     if not kept.is_finished(run, folder):
@@ -55,10 +56,13 @@ def measure(run: Run, folder: Path) -> Measured:
         log = read_scalars(folder / "tensorboard")
     except RunLogError as error:
         raise SweepError(str(error)) from None
-    if "lm loss validation" not in log.curves:
-        raise SweepError(f"no validation loss in {folder / 'tensorboard'}")
+    for tag, words in (("lm loss validation", "validation loss"), ("lm loss", "training loss")):
+        if tag not in log.curves:
+            raise SweepError(f"no {words} in {folder / 'tensorboard'}")
+    if not math.isfinite(loss := log.last("lm loss validation")):
+        raise SweepError(f"its last validation loss is {loss}: it diverged")
     return Measured(
-        loss=log.last("lm loss validation"),
+        loss=loss,
         validation=log.curves["lm loss validation"],
         training=log.curves["lm loss"],
         sparsity=_late_mean(log, "moe_relu_sparsity"),

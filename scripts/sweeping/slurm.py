@@ -4,6 +4,7 @@ Each script starts `sweep.py` for its one run, so that a job which is requeued o
 on, and one whose run is finished ends at once.
 """
 
+import re
 import shlex
 from pathlib import Path
 
@@ -110,4 +111,6 @@ def _checked(given: dict, file: Path) -> dict:
             raise SweepError(f"{file}: slurm: {key} must be a positive integer, got {value!r}")
         if not number and (not isinstance(value, str) or not value):
             raise SweepError(f"{file}: slurm: {key} must be a text in quotes, got {value!r}")
+        if not number and key != "setup" and re.search(r"\s", value):  # setup may have lines
+            raise SweepError(f"{file}: slurm: {key} must be one word, got {value!r}")
     return DEFAULTS | given

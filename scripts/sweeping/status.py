@@ -14,7 +14,17 @@ from sweeping.errors import SweepError
 from sweeping.runs import Run
 
 STATUS = "status.json"
-NEEDED = {"state", "fingerprint", "settings"}  # of a status that is whole
+# Of a status that is whole.
+NEEDED = {
+    "state",
+    "fingerprint",
+    "settings",
+    "commit",
+    "hardware",
+    "date",
+    "threads",
+    "wall_seconds",
+}
 LOOK_AGAIN_S = 0.5  # whether another process still holds a run
 
 

@@ -106,6 +106,8 @@ def _read(path: Path) -> Sweep:
     slurm = _mapping(document.get("slurm", {}), "slurm")
     estimate = _mapping(document.get("estimate", {}), "estimate")
     baseline = _settings(document.get("baseline"), "baseline")
+    if "seed" in baseline:
+        raise SweepError("baseline: seed: each seed is compared with its own: leave it out")
     sweep = Sweep(
         name, family["name"], list(runs.values()), family["settings"], baseline, slurm, estimate
     )

@@ -88,6 +88,7 @@ def as_json(collection: Collection) -> str:
     report = {
         "sweep": collection.sweep.name,
         "table": rows_of(collection),
+        "settings": {c.name: c.settings for c in collection.configurations.values()},
         "runs": seeds,
         "missing": collection.problems,
     }

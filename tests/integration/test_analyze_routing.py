@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -35,10 +36,11 @@ def analyse(text, tmp_path, capsys, single_rank):
     """Analyse runs; gives the status and what was said."""
 
     def run(*words, with_text=True):
-        words = [str(word) for word in words]
+        defaults = {"--output": tmp_path, "--tokens": 384}
         if with_text:
-            words += ["--text", str(text), "--tokenizer", str(text / "tokenizer")]
-        status = analyze_routing.main([*words, "--output", str(tmp_path), "--tokens", "384"])
+            defaults |= {"--text": text, "--tokenizer": text / "tokenizer"}
+        missing = [item for item in defaults.items() if item[0] not in words]
+        status = analyze_routing.main([str(word) for word in (*words, *chain(*missing))])
         said = capsys.readouterr()
         return status, said.out + said.err
 
@@ -101,6 +103,7 @@ def test_a_second_call_makes_only_what_is_missing_damaged_or_of_another_text(
     assert "maps-00000004.npz: not routing maps" in said
     status, said = analyse(saved_runs / "topk", "--steps", 4, "--sequence-length", 32)
     assert (status, "step 4: 384 tokens" in said) == (0, True)
+    assert "maps-00000004.npz: of another text, of 384 tokens; made again" in said
     maps = RoutingMaps.load(path)
     assert (maps.meta["method"], maps.sequence_length) == ("topk", 32)
     assert (maps.routing_map().sum(-1) == 1).all()
@@ -127,6 +130,7 @@ def test_what_cannot_be_analysed_is_said_in_one_line(saved_runs, analyse, tmp_pa
     (tmp_path / "begun/iter_0000004").mkdir(parents=True)
     shutil.copytree(saved_runs / "topk_torch/iter_0000004", tmp_path / "form/iter_0000004")
     (tmp_path / "bad.npz").write_text("no")
+    (tmp_path / "empty.jsonl").touch()
     remoe = saved_runs / "remoe"
     cases = {
         "no such folder": [tmp_path / "none"],
@@ -135,7 +139,11 @@ def test_what_cannot_be_analysed_is_said_in_one_line(saved_runs, analyse, tmp_pa
         "is not in format torch_dist": [tmp_path / "form"],
         "the model is dense: it has no routing": [saved_runs / "dense"],
         "--steps 3: .* has checkpoints of steps 2, 4": [remoe, "--steps", 3],
-        "two runs are named remoe": [remoe, remoe],
+        "remoe: this RUN is given twice": [remoe, remoe],
+        "--text: .*empty.jsonl: holds no text": [remoe, "--text", tmp_path / "empty.jsonl"],
+        "--text: .*bad.npz, line 1: not an object": [remoe, "--text", tmp_path / "bad.npz"],
+        "--text .*empty: no .jsonl file there": [remoe, "--text", tmp_path / "empty"],
+        "bad.npz: cannot be written to; .* --output": [remoe, "--output", tmp_path / "bad.npz"],
         "--records: files of one run": [remoe, remoe, "--records", tmp_path / "bad.npz"],
         "not a routing record": [remoe, "--records", tmp_path / "bad.npz"],
         "--sequence-length 1: must be at least 2": [remoe, "--sequence-length", 1],
@@ -161,3 +169,16 @@ def test_a_tokenizer_of_another_model_is_refused(saved_runs, analyse, text, tmp_
     status, said = analyse(saved_runs / "remoe", *words, with_text=False)
     assert status == 1
     assert "the model 512 tokens" in said
+
+
+def test_a_smaller_tokenizer_than_the_runs_is_told(saved_runs, analyse, text, tmp_path):
+    make_tokenizer(tmp_path / "small", 300)
+    words = ["--text", text, "--tokenizer", tmp_path / "small"]
+    _, said = analyse(saved_runs / "remoe", *words, with_text=False)
+    assert "has 300 tokens, and remoe was trained with 385 or more" in said
+
+
+def test_a_tokenizer_that_has_no_effect_is_refused(saved_runs, analyse, text):
+    words = ["--tokenizer", text / "tokenizer"]
+    status, said = analyse(saved_runs / "remoe", *words, with_text=False)
+    assert (status, "--tokenizer: has no effect on a run's own text" in said) == (1, True)

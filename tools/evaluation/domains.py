@@ -9,12 +9,13 @@ from evaluation.errors import EvaluationError
 _ENDING = ".valid.jsonl"
 
 
-def find_domains(path: Path) -> dict[str, Path]:
+def find_domains(path: Path, flag: str = "--domains") -> dict[str, Path]:
     """Text files by name of their domain.
 
     Args:
         path: A JSON-lines file, or a folder of them: `NAME.valid.jsonl` where there are such, as
             tools/prepare_corpus.py writes, else every `.jsonl`.
+        flag: That gave it, for messages.
 
     Raises:
         EvaluationError: There is none.
@@ -24,7 +25,7 @@ def find_domains(path: Path) -> dict[str, Path]:
     files = sorted(path.glob(f"*{_ENDING}")) or sorted(path.glob("*.jsonl"))
     if not files:
         raise EvaluationError(
-            f"--domains {path}: no .jsonl file there; tools/prepare_corpus.py makes a folder of them"
+            f"{flag} {path}: no .jsonl file there; tools/prepare_corpus.py makes a folder of them"
         )
     return {_name(file): file for file in files}
 
@@ -33,12 +34,13 @@ def _name(path: Path) -> str:
     return path.name.removesuffix(".jsonl").removesuffix(".valid")
 
 
-def read_texts(path: Path, limit: int | None = None) -> list[str]:
+def read_texts(path: Path, limit: int | None = None, flag: str = "--domains") -> list[str]:
     """The documents of a JSON-lines file, in order, without empty ones.
 
     Args:
         path: Lines of ``{"text": ...}``.
         limit: Documents at most.
+        flag: That gave the file, for messages.
 
     Raises:
         EvaluationError: A line is something else, or there is no text.
@@ -53,12 +55,12 @@ def read_texts(path: Path, limit: int | None = None) -> list[str]:
                 text.encode("utf-8")
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise EvaluationError(
-                    f'--domains: {path}, line {number}: not an object with a "text" ({error})'
+                    f'{flag}: {path}, line {number}: not an object with a "text" ({error})'
                 ) from error
             if text:
                 texts.append(text)
     if not texts:
-        raise EvaluationError(f"--domains: {path}: holds no text")
+        raise EvaluationError(f"{flag}: {path}: holds no text")
     return texts
 
 

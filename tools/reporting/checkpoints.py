@@ -81,6 +81,11 @@ def _changes(run: Run) -> Changes:
                 "delete it and call tools/analyze_routing.py again"
             )
         now = maps.routing_map()
+        if now.shape != last.shape:
+            raise RunLogError(
+                f"{run.map_files[step]}: of a model with other layers or experts than that of step "
+                f"{steps[-1]}; delete it"
+            )
         if earlier is not None:
             rates.append(stability.flip_rate(now, earlier))
             counts.append(stability.flip_count(now, earlier))

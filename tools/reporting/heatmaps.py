@@ -11,6 +11,8 @@ from reporting.numbers import decimal
 UP, AROUND_ONE = "viridis", "PuOr_r"  # both are told apart without red or green; the latter centred
 _LEAST_RATIO, _LARGEST_RATIO = 0.25, 4.0
 _RATIO_TICKS = {0.25: "¼ or less", 0.5: "½", 1: "1", 2: "2", 4: "4 or more"}
+_MOST_LABELS = 16
+LOW_LABELS = 8  # of rows in a panel of two inches
 _MOST_CELLS_WITH_NUMBERS = 12  # in a row
 
 
@@ -29,7 +31,15 @@ def ratios() -> LogNorm:
     return LogNorm(_LEAST_RATIO, _LARGEST_RATIO)
 
 
-def draw(axis: Axes, values: np.ndarray, norm: Normalize, x: list, y: list, numbers: bool = False):
+def draw(
+    axis: Axes,
+    values: np.ndarray,
+    norm: Normalize,
+    x: list,
+    y: list,
+    numbers: bool = False,
+    most_y: int = _MOST_LABELS,
+):
     """A heat map; returns what a colour bar is made from.
 
     Args:
@@ -39,6 +49,7 @@ def draw(axis: Axes, values: np.ndarray, norm: Normalize, x: list, y: list, numb
         x: A label for each column.
         y: A label for each row.
         numbers: Whether to write each value into its cell, where the cells are wide enough.
+        most_y: Labels of rows, at most.
     """
     is_ratio = isinstance(norm, LogNorm)
     shown = np.clip(values, _LEAST_RATIO, _LARGEST_RATIO) if is_ratio else values
@@ -50,7 +61,7 @@ def draw(axis: Axes, values: np.ndarray, norm: Normalize, x: list, y: list, numb
         interpolation="nearest",
     )
     _label(axis.xaxis, x)
-    _label(axis.yaxis, y)
+    _label(axis.yaxis, y, most_y)
     axis.tick_params(length=0)
     for row, column in np.argwhere(np.isnan(values)):
         axis.text(column, row, "×", ha="center", va="center", color="#777777")
@@ -70,15 +81,16 @@ def colour_bar(figure: Figure, image, axes: list[Axes], label: str) -> None:
         bar.ax.minorticks_off()
 
 
-def _label(axis, names: list) -> None:
+def _label(axis, names: list, most: int = _MOST_LABELS) -> None:
     """All names where they are few, else every so many."""
-    step = -(-len(names) // 16)
+    step = -(-len(names) // most)
     axis.set_ticks(range(0, len(names), step), [str(name) for name in names[::step]])
 
 
 def over_steps(axis: Axes, values: np.ndarray, norm: Normalize, steps: list[int]):
     """Experts (rows from 1) over recorded steps (columns); returns what a colour bar is made from."""
-    image = draw(axis, values, norm, list(range(len(steps))), list(range(1, len(values) + 1)))
+    columns, experts = list(range(len(steps))), list(range(1, len(values) + 1))
+    image = draw(axis, values, norm, columns, experts, most_y=LOW_LABELS)
     axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     last = len(steps) - 1
     axis.xaxis.set_major_formatter(

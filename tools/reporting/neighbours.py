@@ -45,7 +45,8 @@ def _picture(run: Run, many: bool) -> Picture:
     experts = list(range(1, together.shape[-1] + 1))
     norm = heatmaps.from_zero(float(np.nanmax(together[layers], initial=0)))
     for axis, layer in zip(axes, layers, strict=True):
-        image = heatmaps.draw(axis, together[layer], norm, experts, experts)
+        few = heatmaps.LOW_LABELS
+        image = heatmaps.draw(axis, together[layer], norm, experts, experts, most_y=few)
         axis.set(title=f"layer {run.maps.meta['moe_layers'][layer]}", ylabel="expert")
     axes[-1].set_xlabel("other expert")
     figure.suptitle(title_of("Co-activation", run, many))

@@ -72,7 +72,7 @@ ROWS: dict[str, Callable[[Run], str]] = {
     "layers": lambda run: numbers.count(run.settings.number("num_layers")),
     "hidden size": lambda run: numbers.count(run.settings.number("hidden_size")),
     "seed": lambda run: run.settings.arguments.get("seed", numbers.NOT_THERE),
-    "steps": lambda run: numbers.count(last_step(run)),
+    "steps": lambda run: _steps(run),
     "tokens seen": lambda run: numbers.large(tokens_seen(run)),
     "validation loss, last (nats a token)": lambda run: numbers.decimal(validation_loss(run)),
     "training loss, mean of the last 5 % (nats a token)": lambda run: numbers.decimal(
@@ -106,6 +106,15 @@ def _target(run: Run) -> str:
     if run.settings.number("num_experts") is None:
         return numbers.NOT_THERE
     return numbers.count(run.settings.number("moe_router_topk"))
+
+
+def _steps(run: Run) -> str:
+    """The last one; of how many, where more are to come than those between two logged ones."""
+    last, asked, curve = last_step(run), run.settings.number("train_iters"), run.curve("lm loss")
+    if last is None or asked is None or curve is None or len(curve[0]) < 2:
+        return numbers.count(last)
+    unfinished = asked - last >= curve[0][-1] - curve[0][-2]
+    return numbers.count(last) + (f" of {numbers.count(asked)}" if unfinished else "")
 
 
 def _spans(run: Run) -> list[tuple[str, int, int]]:

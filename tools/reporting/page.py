@@ -2,7 +2,8 @@
 
 import base64
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -53,7 +54,9 @@ def sections(runs: list[Run], tokenizer: Path | None = None) -> list[Section | M
         neighbours.coactivation,
         neighbours.chunk_table,
     )
-    with plt.rc_context(FONT):
+    with plt.rc_context(FONT), warnings.catch_warnings():
+        # A letter of a run's name that the font lacks is a box in each picture: said once.
+        warnings.filterwarnings("once", "Glyph .* missing from font")
         return [build(runs) for build in builders]
 
 
@@ -88,10 +91,21 @@ def write(parts: list[Section | Missing], runs: list[Run], title: str, output: P
     folder = output.with_name(f"{output.stem}_pictures")
     folder.mkdir(parents=True, exist_ok=True)
     output.write_text(render(parts, runs, title), encoding="utf-8")
-    for part in parts:
-        for picture in getattr(part, "pictures", ()):
-            (folder / f"{picture.name}.png").write_bytes(picture.png)
+    for name, picture in _named([p for part in parts for p in getattr(part, "pictures", ())]):
+        (folder / f"{name}.png").write_bytes(picture.png)
     return folder
+
+
+def _named(pictures: list[Picture]) -> Iterator[tuple[str, Picture]]:
+    """Pictures by names of their own, also where letter case makes no difference: a, A-2, a-3."""
+    used: set[str] = set()
+    for picture in pictures:
+        name, number = picture.name, 1
+        while name.lower() in used:
+            number += 1
+            name = f"{picture.name}-{number}"
+        used.add(name.lower())
+        yield name, picture
 
 
 def _breakable(text: str) -> Markup:

@@ -12,6 +12,7 @@ from run_log.style import LineStyle, line_styles, plt
 
 WIDTH = 5.6  # inches: letters stay readable where a phone shows a picture 370 pixels wide
 _DPI = 170
+_LONGEST_NAME = 120  # characters
 _TITLE_WIDTH = 52  # characters over a picture of this width
 FONT = {"font.size": 10, "axes.titlesize": 11, "legend.fontsize": 9, "figure.titlesize": 11}
 
@@ -28,7 +29,7 @@ class Picture:
     """A drawn picture.
 
     Attributes:
-        name: Of its file, without the ending; one of a kind in the page.
+        name: Of its file, without the ending, where no other picture of the page takes it first.
         alt: What it shows, for those who do not see it.
         caption: How to read it.
         png: The file.
@@ -129,8 +130,9 @@ def with_tag(runs: list, tag: str) -> dict[str, RunLog]:
 
 
 def file_name(text: str) -> str:
-    """A text in letters that every file system takes."""
-    return "".join(c if (c.isalnum() and c.isascii()) or c in "-_." else "_" for c in text)
+    """A text in letters and of a length that every file system takes."""
+    plain = "".join(c if (c.isalnum() and c.isascii()) or c in "-_." else "_" for c in text)
+    return plain[:_LONGEST_NAME]
 
 
 def title_of(text: str, run, many: bool) -> str:

@@ -13,6 +13,7 @@ from reporting.settings import Settings, method_name
 from run_log.scalars import RunLog, RunLogError, read_scalars
 
 _MOST_RECORDS = 60  # of a phase are read, evenly over the run: pictures have no more columns
+_OWN_SCALARS = ("lm loss", "moe_relu_sparsity")  # one of which a run of pretrain_gpt.py has
 ROUTING, ANALYSIS = "routing", "analysis"
 
 
@@ -99,7 +100,7 @@ def read_run(name: str, folder: Path) -> Run:
     """Read what is there of a run.
 
     Raises:
-        RunLogError: There is no such folder, nothing of a run in it, or a damaged file.
+        RunLogError: There is no such folder, nothing of a run in it, a damaged file or another model's.
     """
     if not folder.is_dir():
         raise RunLogError(f"{folder}: no such folder; give a run's, which holds tensorboard events")
@@ -114,6 +115,11 @@ def read_run(name: str, folder: Path) -> Run:
         )
     steps, whole, source = _records(training, evaluation, list(map_files.values()))
     log = read_scalars(folder) if has_events else None
+    if log and log.curves.keys().isdisjoint(_OWN_SCALARS) and not steps:
+        raise RunLogError(
+            f"{folder}: no scalar of a training run ({', '.join(_OWN_SCALARS)}) among its events, which "
+            f"hold {', '.join(sorted(log.curves)[:3])}: are they of another program?"
+        )
     return Run(name, folder, log, steps, whole, source, map_files)
 
 
@@ -127,8 +133,24 @@ def _records(
         return [], None, ""
     source, newest = there[0]
     over_steps = max((files for _, files in there), key=len)
-    snapshots = [Snapshot.of(_record(path)) for path in _some(over_steps)]
-    return snapshots, _record(newest[-1]), source
+    last = _record(newest[-1])
+    return [_snapshot(path, last, newest[-1]) for path in _some(over_steps)], last, source
+
+
+def _snapshot(path: Path, last: RoutingRecord, newest: Path) -> Snapshot:
+    """Those of a file, if it is of the same layers and experts as the last one."""
+    record = _record(path)
+    if _form(record) != _form(last):
+        raise RunLogError(
+            f"{path}: of another model ({_form(record)}) than {newest.name} ({_form(last)}); "
+            "move the older away"
+        )
+    return Snapshot.of(record)
+
+
+def _form(record: RoutingRecord) -> str:
+    layers = ", ".join(map(str, record.meta["moe_layers"]))
+    return f"{record.num_experts} experts in layers {layers}"
 
 
 def _record(path: Path) -> RoutingRecord:

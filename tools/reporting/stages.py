@@ -9,7 +9,7 @@ from run_log import panels
 from run_log.scalars import RunLog
 from run_log.stages import SETTLED_WITHIN, STAGE_NAMES, stage_spans
 
-_TAG = "moe_relu_sparsity"
+_TAG, _REG_COEFF = "moe_relu_sparsity", "moe_relu_l1_reg_coeff"
 
 
 def build(runs: list[Run]) -> Section | Missing:
@@ -18,18 +18,19 @@ def build(runs: list[Run]) -> Section | Missing:
     logs = with_tag(runs, _TAG)
     if not logs:
         return Missing(title, RELU)
+    pictures = [
+        overlay(panels.draw_sparsity, runs, logs, "sparsity", "Sparsity and its target over steps")
+    ]
+    if weighed := with_tag(runs, _REG_COEFF):
+        alt = "Lambda over steps, logarithmic"
+        pictures.append(overlay(panels.draw_reg_coeff, runs, weighed, "lambda", alt))
     return Section(
         title,
         "Sparsity is the share of (token, expert) pairs that are switched off. Lambda weighs the "
         "penalty on gates: each step it grows while sparsity is below its target and shrinks while it "
         "is above. So training passes through three stages: I near-dense (half of the pairs or more are "
         "on), II sparsifying, III sparse, at the target.",
-        [
-            overlay(
-                panels.draw_sparsity, runs, logs, "sparsity", "Sparsity and its target over steps"
-            ),
-            overlay(panels.draw_reg_coeff, runs, logs, "lambda", "Lambda over steps, logarithmic"),
-        ],
+        pictures,
         [_table(logs)],
         notes=[
             f"Stage III begins at the first logged step within {SETTLED_WITHIN} of the target. "

@@ -37,8 +37,21 @@ def loss(runs: list[Run]) -> Section | Missing:
         "and e to its power is the perplexity.",
         _losses(runs, logs),
         _losses_by_step(with_tag(runs, "lm loss validation")),
-        notes=[*_smoothing(logs), *absent(runs, logs)],
+        notes=[*_smoothing(logs), *_diverged(logs), *absent(runs, logs)],
     )
+
+
+def _diverged(logs: dict[str, RunLog]) -> list[str]:
+    """Runs whose training loss is infinite or not a number, which no picture shows."""
+    notes = []
+    for name, log in logs.items():
+        steps, values = log.curves["lm loss"]
+        if len(lost := steps[~np.isfinite(values)]):
+            notes.append(
+                f"{name}: the training loss is no finite number at {len(lost)} of {len(steps)} logged "
+                f"steps, the first is {numbers.count(lost[0])}."
+            )
+    return notes
 
 
 def _losses(runs: list[Run], logs: dict[str, RunLog]) -> list[Picture]:

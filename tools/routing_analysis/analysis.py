@@ -1,6 +1,7 @@
 """One run from its checkpoints to analysis.json."""
 
 import gc
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def analyse(run: Run, options: Options) -> dict:
     Raises:
         EvaluationError: In one line.
     """
-    calibration = _calibration(run, options)
+    calibration, records = _calibration(run, options), _records(run, options)
     files = {step: run.output / f"maps-{step:08d}.npz" for step in run.checkpoints}
     for step, path in files.items():
         if not _is_there(path, calibration, run.checkpoints[step]):
@@ -74,7 +75,7 @@ def analyse(run: Run, options: Options) -> dict:
         "checkpoints": checkpoints,
         "flips": course.flips,
         "saturation": course.saturation,
-        "records": _records(run, options),
+        "records": records,
     }
     write_results(run.output, results)
     return results
@@ -87,6 +88,7 @@ def _calibration(run: Run, options: Options) -> Calibration:
     length = length or LONGEST_DEFAULT
     if options.text:
         tokenizer = load_tokenizer(_tokenizer(run, options.loading))
+        _warn_of_another_vocabulary(run, tokenizer, options.loading)
         streams = streams_of_files(options.text, tokenizer, options.num_tokens)
         source = "--text " + " ".join(map(str, options.text))
     elif run.args is None:
@@ -95,6 +97,10 @@ def _calibration(run: Run, options: Options) -> Calibration:
             "one a domain"
         )
     else:
+        if options.loading.tokenizer is not None:
+            raise EvaluationError(
+                "--tokenizer: has no effect on a run's own text: give --text, too"
+            )
         with quiet_imports():
             streams = streams_of_run(run.args, run.folder)
         source = f"the validation text of {run.name}"
@@ -114,6 +120,20 @@ def _tokenizer(run: Run, loading: Loading) -> Path:
     return found
 
 
+def _warn_of_another_vocabulary(run: Run, tokenizer: object, loading: Loading) -> None:
+    """Its ids are valid ones of the model, and mean other tokens."""
+    size = getattr(run.args, "padded_vocab_size", None)
+    if loading.tokenizer is None or size is None:
+        return
+    step = run.args.make_vocab_size_divisible_by * run.args.tensor_model_parallel_size
+    if len(tokenizer) <= size - step:
+        print(
+            f"warning: --tokenizer {loading.tokenizer}: has {len(tokenizer)} tokens, and {run.name} was "
+            f"trained with {size - step + 1} or more: figures mean nothing with another tokenizer",
+            file=sys.stderr,
+        )
+
+
 def _is_there(path: Path, calibration: Calibration, checkpoint: Path) -> bool:
     if not path.is_file():
         return False
@@ -125,7 +145,10 @@ def _is_there(path: Path, calibration: Calibration, checkpoint: Path) -> bool:
     except ValueError as error:
         print(f"{error}; made again", flush=True)
         return False
-    return maps.is_of(calibration.token_ids, calibration.domains, calibration.names)
+    same = maps.is_of(calibration.token_ids, calibration.domains, calibration.names)
+    if not same:
+        print(f"{path}: of another text, of {maps.token_ids.size} tokens; made again", flush=True)
+    return same
 
 
 def _saved_at(checkpoint: Path) -> float:

@@ -8,6 +8,7 @@ from evaluation.domains import find_domains, read_texts
 from evaluation.errors import EvaluationError
 from routing_analysis.calibration import TokenStream
 
+_FLAG = "--text"
 # Of a long file this many times the wanted tokens are read, to spread the sequences over.
 _READ_AHEAD = 8
 
@@ -26,10 +27,10 @@ def streams_of_files(paths: list[Path], tokenizer: object, num_tokens: int) -> l
     files: dict[str, Path] = {}
     for path in paths:
         if not path.exists():
-            raise EvaluationError(f"--text {path}: no such file or folder")
-        for name, file in find_domains(path).items():
+            raise EvaluationError(f"{_FLAG} {path}: no such file or folder")
+        for name, file in find_domains(path, _FLAG).items():
             if name in files:
-                raise EvaluationError(f"--text {file}: domain {name} is {files[name]} already")
+                raise EvaluationError(f"{_FLAG} {file}: domain {name} is {files[name]} already")
             files[name] = file
     most = _READ_AHEAD * num_tokens // len(files)
     return [_stream(name, file, tokenizer, most) for name, file in files.items()]
@@ -37,7 +38,7 @@ def streams_of_files(paths: list[Path], tokenizer: object, num_tokens: int) -> l
 
 def _stream(name: str, path: Path, tokenizer: object, most: int) -> TokenStream:
     ids: list[int] = []
-    for text in read_texts(path):
+    for text in read_texts(path, flag=_FLAG):
         ids += tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         if tokenizer.eos_token_id is not None:
             ids.append(tokenizer.eos_token_id)

@@ -82,7 +82,8 @@ def draw_reg_coeff(axis: Axes, runs: dict[str, RunLog], styles: Styles) -> None:
     """Lambda, on a logarithmic scale."""
     for name, run in runs.items():
         plot_line(axis, run.curves["moe_relu_l1_reg_coeff"], name, styles)
-    axis.set_yscale("log")
+    if axis.dataLim.ymax > 0:  # else it was 0 all the time
+        axis.set_yscale("log")
     axis.set_title(r"Coefficient of the L1 regulariser, $\lambda$")
     axis.set_ylabel(r"$\lambda$ (no unit)")
     over_steps(axis)

@@ -19,7 +19,7 @@ def draw_run(run: RunLog, output: Path, title: str) -> None:
         raise RunLogError("the run logged no 'lm loss'")
     if output.suffix.lower() not in PICTURE_SUFFIXES:
         raise RunLogError(f"--output {output}: end it in {', '.join(PICTURE_SUFFIXES)}")
-    routed = "moe_relu_sparsity" in run.curves
+    routed = {"moe_relu_sparsity", "moe_relu_l1_reg_coeff"} <= run.curves.keys()
     rows, columns = (2, 2) if routed else (1, 1)
     figure, axes = plt.subplots(
         rows, columns, figsize=(5.6 * columns, 3.6 * rows), squeeze=False, layout="constrained"

@@ -11,6 +11,9 @@ from tensorboard.util.tensor_util import make_ndarray
 Curve = tuple[np.ndarray, np.ndarray]  # iterations, values
 
 
+_TRAINED = "lm loss"  # a scalar of each training step that is logged
+
+
 class RunLogError(ValueError):
     """A log that cannot be read, said in one line."""
 
@@ -20,8 +23,8 @@ class RunLog:
     """What a run logged.
 
     Attributes:
-        curves: By tag: iterations and values. A resumed run may log an iteration twice: the later
-            one stands.
+        curves: By tag: iterations and values. Where a training went on, or began anew, at an earlier
+            iteration than the one before it had reached, the later training stands from there on.
         arguments: Megatron's arguments as text, where the events hold them.
         target_sparsity: ``1 - topk/experts``, or None for a run without ReLU routing.
     """
@@ -45,21 +48,33 @@ def read_scalars(folder: Path, target_sparsity: float | None = None) -> RunLog:
     """Read every event file under a folder, oldest first.
 
     Raises:
-        RunLogError: If there are none, or they hold no scalars.
+        RunLogError: If there are none, they hold no scalars, or lie in several folders.
     """
     files = sorted(folder.rglob("events.out.tfevents.*"), key=lambda p: p.name)
     if not files:
         raise RunLogError(f"{folder}: no tensorboard events there; train with --tensorboard-dir")
+    if len(folders := sorted({file.parent for file in files})) > 1:
+        raise RunLogError(
+            f"{folder}: events of {len(folders)} runs there, in {folders[0].relative_to(folder)}, "
+            f"{folders[1].relative_to(folder)} ...: name one run's folder, or several of them"
+        )
     values: dict[str, dict[int, float]] = {}
     arguments: dict[str, str] = {}
     for file in files:
         events = EventAccumulator(str(file), size_guidance={"scalars": 0, "tensors": 0}).Reload()
-        for tag in events.Tags()["scalars"]:
+        tags = events.Tags()["scalars"]
+        if _TRAINED in tags:  # an evaluation alone logs one old step again
+            first = min(e.step for e in events.Scalars(_TRAINED))
+            values = {
+                tag: {step: value for step, value in points.items() if step < first}
+                for tag, points in values.items()
+            }
+        for tag in tags:
             values.setdefault(tag, {}).update({e.step: e.value for e in events.Scalars(tag)})
         arguments |= _texts(events)
     if not values:
-        raise RunLogError(f"{folder}: the tensorboard events hold no scalars yet")
-    curves = {tag: _curve(points) for tag, points in values.items()}
+        raise RunLogError(f"{folder}: the tensorboard events hold no scalars yet, or are damaged")
+    curves = {tag: _curve(points) for tag, points in values.items() if points}
     if target_sparsity is None and "moe_relu_sparsity" in curves:
         target_sparsity = _target(arguments)
     return RunLog(curves, arguments, target_sparsity)

@@ -6,6 +6,7 @@ from typing import ClassVar
 from megatron.core.transformer.transformer_config import TransformerConfig
 
 from remoe.baselines import default_warm_up_experts
+from remoe.baselines.hash_table import LOW_32
 
 
 @dataclass
@@ -45,6 +46,10 @@ class BaselineConfig(TransformerConfig):
             )
         if self.moe_routing == "topk-warmup":
             self._check_warm_up()
+        if self.moe_routing == "hash" and not 0 <= self.moe_hash_seed <= LOW_32:
+            raise ValueError(
+                f"--moe-hash-seed {self.moe_hash_seed}: give a whole number from 0 to {LOW_32}"
+            )
         if self.moe_routing == "sparsemixer" and not 0 <= self.moe_sparsemixer_jitter < float(
             "inf"
         ):

@@ -37,6 +37,8 @@ REFUSED = [
     (REMOE, "--moe-router-topk 0", "--moe-router-topk 0: the target of active experts"),
     (REMOE, "--moe-router-topk -1", "--moe-router-topk -1: the target of active experts"),
     (REMOE, "--moe-router-topk 9", "--moe-router-topk 9: the target of active experts"),
+    (MODEL, "--num-experts 4 --moe-router-topk 5", "--moe-router-topk 5: give a number from 1 to"),
+    (MODEL, "--num-experts 4 --moe-router-topk 0", "--moe-router-topk 0: give a number from 1 to"),
     (REMOE, "--moe-relu-l1-reg-coeff-init 0", "--moe-relu-l1-reg-coeff-init 0: give a number"),
     (REMOE, "--moe-relu-l1-reg-coeff-init=-1e-8", "--moe-relu-l1-reg-coeff-init -1e-08: give"),
     (REMOE, "--moe-relu-l1-reg-coeff-init nan", "--moe-relu-l1-reg-coeff-init nan: give"),

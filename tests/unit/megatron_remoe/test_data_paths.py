@@ -127,6 +127,11 @@ def test_a_folder_to_write_to_may_be_new_but_not_out_of_reach(tmp_path, flag):
     assert f"{flag} {tmp_path}/file/deep: cannot write to {tmp_path}/file" in message
 
 
+def test_a_folder_that_takes_no_file_is_named_also_where_its_owner_may_write():
+    message = complaint("--mock-data", "--record-routing", "/proc/nope")
+    assert "--record-routing /proc/nope: cannot write to /proc; give another folder" in message
+
+
 def test_everything_missing_comes_in_one_message(tmp_path):
     message = complaint("--data-path", tmp_path / "x", *HF, tmp_path / "y")
     assert "--data-path" in message and "--tokenizer-model" in message

@@ -288,3 +288,9 @@ REFUSED = [
 def test_values_that_cannot_be_are_refused(args, method, changes, message):
     with pytest.raises(ValueError, match=message):
         make_baseline(method, **changes)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**30])
+def test_a_seed_that_is_no_32_bits_is_refused(seed):
+    with pytest.raises(ValueError, match=f"--moe-hash-seed {seed}: give a whole number from 0 to"):
+        make_baseline("hash", moe_hash_seed=seed)

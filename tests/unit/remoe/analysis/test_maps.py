@@ -84,6 +84,11 @@ def of_other_layers(path):
     np.savez(path, **(arrays | {"maps": arrays["maps"][:1]}))
 
 
+def with_other(**changes):
+    """Maps that hold indices of nothing, or lack a word."""
+    return lambda path: make(**changes).save(path)
+
+
 @pytest.mark.parametrize(
     ("write", "reason"),
     [
@@ -93,9 +98,19 @@ def of_other_layers(path):
         (lambda path: np.savez(path, a=np.zeros(2)), "meta"),
         (of_a_later_format, "format 2, this version reads 1"),
         (of_other_layers, r"maps is \(1, 12, 2\)"),
+        (with_other(domains=np.array([0, 0, 2])), "domains holds 2, and there are 2"),
+        (with_other(token_ids=np.arange(12).reshape(3, 4) - 1), "token_ids holds what is no index"),
+        (with_other(meta=META | {"vocab_size": 11}), "token_ids holds 11, and there are 11"),
+        (
+            with_other(meta={name: META[name] for name in META if name != "topk"}),
+            "its meta lacks topk",
+        ),
         (lambda path: None, "No such file"),
     ],
-    ids=["truncated", "text", "empty", "another npz", "later format", "other shapes", "missing"],
+    ids=[
+        *("truncated", "text", "empty", "another npz", "later format", "other shapes"),
+        *("unknown domain", "negative token", "larger vocabulary", "no topk", "missing"),
+    ],
 )
 def test_a_file_that_is_none_is_refused_by_name(tmp_path, write, reason):
     write(tmp_path / "maps.npz")

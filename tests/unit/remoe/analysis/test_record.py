@@ -155,3 +155,22 @@ def test_another_format_is_named(tmp_path):
     make_record(format=2).save(tmp_path / "a.npz")
     with pytest.raises(ValueError, match="format 2, this version reads 1"):
         RoutingRecord.load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    "changes, reason",
+    [
+        ({"tokens_per_expert": np.array([2, 1])}, r"tokens_per_expert is \(2,\), and .* \(1, 2\)"),
+        ({"gate_sum": np.zeros((2, 2))}, r"gate_sum is \(2, 2\), and .* \(1, 2\)"),
+        ({"domain_tokens": np.zeros(2)}, "domain_tokens holds float64"),
+        ({"meta": META | {"domain_names": ["books"]}}, r"domain_tokens is \(2,\), and .* \(1,\)"),
+        (
+            {"meta": {name: META[name] for name in META if name != "step"}},
+            "its meta lacks step",
+        ),
+    ],
+)
+def test_a_record_whose_parts_do_not_fit_is_refused_by_name(tmp_path, changes, reason):
+    dataclasses.replace(make_record(), **changes).save(tmp_path / "a.npz")
+    with pytest.raises(ValueError, match=rf"a\.npz: not a routing record \({reason}"):
+        RoutingRecord.load(tmp_path / "a.npz")

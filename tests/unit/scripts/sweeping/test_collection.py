@@ -6,10 +6,12 @@ import json
 import pytest
 
 from sweep_runs import write_run, write_sweep
+from sweeping import figures
 from sweeping.collection import collect
 from sweeping.curves import draw_curves
 from sweeping.errors import SweepError
 from sweeping.figures import draw_all
+from sweeping.series import series_over
 from sweeping.table import as_csv, as_json, as_markdown, rows_of
 
 TEXT = (
@@ -126,6 +128,39 @@ def test_a_run_that_never_settles_counts_in_no_mean_of_settling(tmp_path):
     found = collect(sweep, tmp_path / "runs")
     assert rows_of(found)[0]["settled_seeds"] == "1/2"
     assert "2 (1/2 seeds)" in as_markdown(found)
+
+
+def test_the_figure_of_settling_says_where_seeds_never_did(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "_save", lambda figure, axes, file: drawn.append(axes) or file)
+    text = "size: nano\ngrid: {method: remoe, lambda_0: [1e-8, 1e-4, 1], seed: [1, 2]}\n"
+    sweep = write_sweep(tmp_path, text)
+    for run in sweep.runs:
+        number = float(run.settings["lambda_0"])
+        settles = number == 1e-8 or (number == 1e-4 and run.seed == 1)
+        sparsity = [0.1, 0.875 if settles else 0.1]
+        write_run(run, tmp_path / "runs/try" / run.name, [7.0, 5.0], sparsity)
+    series = series_over(collect(sweep, tmp_path / "runs"), "lambda_0")
+    figures.draw_settling("lambda_0", series, tmp_path / "a.png")
+    axis = drawn[0][0, 0]
+    assert {text.get_text(): text.xy for text in axis.texts} == {"1/2": (1e-4, 2), "0/2": (1.0, 0)}
+    assert "only n of m seeds did; mean over those" in axis.get_title()
+
+
+@pytest.mark.parametrize("lost", [float("nan"), float("inf")])
+def test_a_run_that_diverged_is_named_and_in_no_mean(tmp_path, lost):
+    sweep = write_sweep(tmp_path, "size: nano\ngrid: {method: dense, seed: [1, 2]}\n")
+    for run, last in zip(sweep.runs, (5.0, lost), strict=True):
+        write_run(run, tmp_path / "runs/try" / run.name, [7.0, last])
+    found = collect(sweep, tmp_path / "runs")
+    assert found.problems == {"dense_x1_s2": f"its last validation loss is {lost}: it diverged"}
+    assert rows_of(found)[0]["validation_loss"] == 5.0
+
+
+def test_loss_curves_with_a_step_that_is_no_number_are_drawn(tmp_path):
+    sweep = write_sweep(tmp_path, "size: nano\ngrid: {method: dense}\n")
+    write_run(sweep.runs[0], tmp_path / "runs/try" / sweep.runs[0].name, [float("nan"), 5.0])
+    assert draw_curves(collect(sweep, tmp_path / "runs"), tmp_path / "curves.png").exists()
 
 
 def test_a_sweep_without_any_finished_run_is_refused(tmp_path):

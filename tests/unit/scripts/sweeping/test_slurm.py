@@ -71,6 +71,8 @@ def test_the_scripts_are_bash_and_clean(tmp_path):
         ("{gpu: 8}", "slurm: unknown key 'gpu'"),
         ("{nodes: many}", "slurm: nodes must be a positive integer, got 'many'"),
         ("{time: 24:00:00}", "slurm: time must be a text in quotes, got 86400"),
+        ('{account: "me\\n#SBATCH --nodes=9"}', r"account must be one word, got 'me\n#SBATCH"),
+        ("{partition: long queue}", "partition must be one word, got 'long queue'"),
         ("[a]", "slurm must be a mapping"),
     ],
 )
@@ -78,3 +80,9 @@ def test_a_wrong_directive_is_refused(tmp_path, slurm, said):
     with pytest.raises(SweepError) as refused:
         write(tmp_path, f"size: 182m\ngrid: {{method: dense}}\nslurm: {slurm}\n")
     assert said in str(refused.value)
+
+
+def test_the_setup_of_a_job_may_have_several_lines(tmp_path):
+    text = 'size: 182m\ngrid: {method: dense}\nslurm: {setup: "module load cuda\\nmodule list"}\n'
+    (script, _) = write(tmp_path, text)
+    assert "\nmodule load cuda\nmodule list\n" in script.read_text()

@@ -67,6 +67,11 @@ def test_collect_writes_tables_and_figures_and_a_check_against_them_holds(sweep,
     assert opposite.returncode == 1 and "DOES NOT HOLD" in opposite.stdout
 
 
+def test_a_check_that_would_not_be_made_is_refused(sweep, tmp_path):
+    done = sweep("--check", tmp_path / "results.json")
+    assert (done.returncode, "--check: has no effect without --collect" in done.stderr) == (2, True)
+
+
 def test_a_missing_run_is_told_by_the_exit_status(sweep, tmp_path):
     (tmp_path / "runs/try/relu_E8_k1_G1_s2/status.json").unlink()
     done = sweep("--collect")

@@ -186,6 +186,10 @@ GRID = "grid: {method: moe}\n"
         ),
         ("size: 182m\ngrid: {method: hash}\n", "size 182m has no recipe for hash"),
         ("size: nano\nbaseline: {method: dense}\n" + GRID, "baseline: no run of the sweep has"),
+        (
+            "size: nano\nbaseline: {method: moe, seed: 1}\ngrid: {method: [moe, remoe]}\n",
+            "baseline: seed: each seed is compared with its own: leave it out",
+        ),
         ("family: none.yaml\n" + GRID, "family none.yaml: No such file"),
         ("family: [a]\n" + GRID, "family must be a path"),
         ("size: nano\ngrid: {method: moe\n", "no YAML"),
