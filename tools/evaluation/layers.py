@@ -38,7 +38,8 @@ def find_moe_layers(model: nn.Module) -> list[MoELayer]:
         children = dict(module.named_children())
         router = next((children[key] for key in _ROUTERS if key in children), None)
         if "experts" in children and router is not None:
-            num_experts = router.weight.shape[0]
+            # A router that learns nothing, as hash, has no weight.
+            num_experts = router.num_experts if router.weight is None else len(router.weight)
             weights = sum(parameter.numel() for parameter in _matrices(children["experts"]))
             layers.append(MoELayer(name, router, num_experts, 2 * weights // num_experts))
     return layers

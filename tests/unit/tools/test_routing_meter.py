@@ -136,3 +136,13 @@ def test_flops_of_an_expert_are_those_of_its_matrices():
     (layer, _) = find_moe_layers(make_mixtral())
     assert layer.num_experts == 4
     assert layer.flops_per_expert == 2 * 3 * 16 * 24
+
+
+def test_a_router_without_a_weight_says_how_many_experts_it_has():
+    """As hash routing's, which learns nothing."""
+    router = nn.Module()
+    router.weight, router.num_experts = None, 4
+    layer = nn.Module()
+    layer.router, layer.experts = router, nn.ModuleList(nn.Linear(3, 5) for _ in range(4))
+    (found,) = find_moe_layers(layer)
+    assert (found.num_experts, found.flops_per_expert) == (4, 2 * 3 * 5)
