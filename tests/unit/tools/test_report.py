@@ -309,6 +309,18 @@ def test_a_folder_of_several_runs_is_not_taken_for_one(runs, capsys):
     assert f"{runs}: events of 3 runs there, in dense/tensorboard, remoe/tensorboard" in message
 
 
+def test_records_of_a_longer_training_before_in_the_folder_are_told(tmp_path, capsys):
+    write_events(tmp_path / "run", "relu")  # to step 30
+    for step in (31, 40):
+        make_record(step, "valid").save(tmp_path / f"run/routing/valid-{step:08d}.npz")
+    assert report.main([str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().err
+    assert "valid-00000040.npz is of a later step than the last that was logged, 30" in said
+    (tmp_path / "run/routing/valid-00000040.npz").unlink()
+    assert report.main([str(tmp_path / "run")]) == 0
+    assert "warning" not in capsys.readouterr().err, "the last evaluation may be ahead of the log"
+
+
 @pytest.mark.parametrize(("asked", "said"), [(30, "30"), (31, "30 of 31"), (1000, "30 of 1,000")])
 def test_a_run_that_is_not_at_its_end_says_so(tmp_path, asked, said):
     write_events(tmp_path / "run", "dense")
@@ -346,7 +358,8 @@ def test_a_damaged_record_is_named(tmp_path, capsys):
     path = tmp_path / "routing" / "train-00000010.npz"
     path.parent.mkdir()
     path.write_bytes(b"no record")
-    assert str(path) in _refused(capsys, tmp_path)
+    message = _refused(capsys, tmp_path)
+    assert str(path) in message and message.endswith("; move it away\n")
 
 
 def test_a_tokenizer_of_fewer_tokens_than_the_text_is_refused(runs, tmp_path, capsys):
