@@ -52,29 +52,34 @@ def estimate_table(sweep: Sweep) -> str:
     lines.append(markdown_row(["---", *["---:"] * 6]))
     for name, (count, cost, gpus) in costs.items():
         hours = cost.flops / per_hour
-        dense = f"{cost.dense_flops / per_hour:,.1f}"
         lines.append(
             markdown_row(
                 [
                     name,
                     count,
                     f"{cost.flops:.2e}",
-                    f"{hours:,.0f}",
-                    dense,
+                    _hours(hours),
+                    _hours(cost.dense_flops / per_hour),
                     gpus,
-                    f"{hours / gpus:,.1f}",
+                    _hours(hours / gpus),
                 ]
             )
         )
     total = sum(count * cost.flops for count, cost, _ in costs.values()) / per_hour
     lines += [
         "",
-        f"{len(sweep.runs)} runs, {total:,.0f} GPU hours in all, if each GPU sustains "
+        f"{len(sweep.runs)} runs, {_hours(total)} GPU hours in all, if each GPU sustains "
         f"{assumed['tflops_per_gpu']:g} TFLOP/s; near-dense is what ReMoE's stages I and II add in "
         f"{assumed['dense_steps']} steps with {assumed['dense_share']:.0%} of the experts active. "
         "Evaluation, saving and waiting for data are not counted.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _hours(hours: float) -> str:
+    """Whole hours where there are many, else tenths or hundredths."""
+    digits = 0 if hours >= 100 else 1 if hours >= 1 else 2
+    return f"{hours:,.{digits}f}"
 
 
 def _costs(sweep: Sweep, assumed: dict) -> dict[str, tuple[int, Cost, int]]:

@@ -21,6 +21,11 @@ from sweeping.runs import Run
 from sweeping.vocabulary import REPO
 
 GPT2_VOCABULARY = 50257  # of the recipes' tokenizer
+OWN_VOCABULARIES = {
+    "nano": 4096,
+    "tiny": 4096,
+    "small": 8192,
+}  # of the tokenizers trained on their text
 PASSES = 3  # the forward, and twice its FLOPs in the backward
 
 
@@ -107,9 +112,7 @@ def model_of(run: Run) -> Model:
 
 
 def _vocabulary(run: Run) -> int:
-    return int(
-        run.settings.get("VOCAB_SIZE", 4096 if run.size in ("nano", "tiny") else GPT2_VOCABULARY)
-    )
+    return int(run.settings.get("VOCAB_SIZE", OWN_VOCABULARIES.get(run.size, GPT2_VOCABULARY)))
 
 
 def _flags(words: list[str]) -> dict[str, list[str]]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from sweeping.errors import SweepError
 
 REPO = Path(__file__).resolve().parents[2]
-SIZES = ("nano", "tiny", "182m", "469m", "978m")
-ONE_RECIPE_FOR_ALL = ("nano", "tiny")  # these take METHOD from the environment
+SIZES = ("nano", "tiny", "small", "182m", "469m", "978m")
+ONE_RECIPE_FOR_ALL = ("nano", "tiny", "small")  # these take METHOD from the environment
 RELU_METHODS = ("relu", "relu-l1")
 METHODS = (
     "dense",

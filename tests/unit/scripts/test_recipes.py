@@ -185,6 +185,15 @@ def test_the_nano_twin_differs_from_the_tiny_one_in_size_and_grouped_experts(met
     assert [nano[flag] for flag in shape] == [["4"], ["64"], ["256"], ["0.05"]]
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_small_recipe_differs_from_the_182m_one_in_size_and_warm_up_only(method):
+    small = dry_run("train_llama_small.sh", METHOD=method).flags
+    real = dry_run(name_of("182m", method), RECOMPUTE="none", DISTRIBUTED_OPTIMIZER="0").flags
+    assert small.keys() == real.keys()
+    shape = ("--num-layers", "--hidden-size", "--ffn-hidden-size", "--global-batch-size")
+    assert [small[flag] for flag in shape] == [["8"], ["384"], ["1536"], ["32"]]
+
+
 def test_the_tiny_twin_takes_the_same_arguments():
     command = dry_run("train_llama_tiny.sh", 2, 5, 4, 16, 2, "try")
     assert command.torchrun["--nproc-per-node"] == ["2"]

@@ -47,7 +47,7 @@ def test_the_table_adds_up_the_gpu_hours_of_all_runs(tmp_path):
     sweep = write_sweep(tmp_path, PAPER.replace("remoe]", "remoe], seed: [1, 2]"))
     table = estimate_table(sweep)
     dense = 60_000 * TOKENS * 3 * (ATTENTION + FFN + LOGITS) / 100e12 / 3600
-    assert f"| dense_x1 | 2 | 2.88e+19 | {dense:,.0f} | 0.0 | 8 | {dense / 8:.1f} |" in table
+    assert f"| dense_x1 | 2 | 2.88e+19 | {dense:.1f} | 0.00 | 8 | {dense / 8:.1f} |" in table
     topk = 60_000 * TOKENS * (3 * (ATTENTION + LOGITS) + 4 * FFN) / 100e12 / 3600
     relu = topk + 110 * TOKENS * 4 * FFN * 3 / 100e12 / 3600
     total = 2 * (dense + topk + relu)

@@ -149,7 +149,10 @@ GRID = "grid: {method: moe}\n"
     ("text", "said"),
     [
         ("size: nano\ncolour: red\n" + GRID, "unknown key 'colour'"),
-        ("size: huge\n" + GRID, "size must be one of nano, tiny, 182m, 469m, 978m, got 'huge'"),
+        (
+            "size: huge\n" + GRID,
+            "size must be one of nano, tiny, small, 182m, 469m, 978m, got 'huge'",
+        ),
         (GRID, "grid: a run has no size"),
         ("size: nano\ngrid: {}\n", "grid is empty"),
         ("size: nano\ngrid: {method: []}\n", "grid.method is empty"),
