@@ -120,6 +120,8 @@ def write_tables(sweep: Sweep, args: argparse.Namespace) -> int:
     from sweeping.table import as_csv, as_json, as_markdown
 
     folder = args.output or args.runs / f"{sweep.family}.tables" / sweep.name
+    if args.check and args.check.resolve() == (folder / "results.json").resolve():
+        raise SweepError(f"--check {args.check}: would be written over: name another --output")
     collection = collect(sweep, args.runs)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(as_json(collection))

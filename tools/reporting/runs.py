@@ -1,5 +1,6 @@
 """What is there of a run: its scalars, its routing records, its routing maps."""
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -120,7 +121,22 @@ def read_run(name: str, folder: Path) -> Run:
             f"{folder}: no scalar of a training run ({', '.join(_OWN_SCALARS)}) among its events, which "
             f"hold {', '.join(sorted(log.curves)[:3])}: are they of another program?"
         )
+    _warn_of_steps_beyond(log, [*training, *evaluation, *map_files.values()])
     return Run(name, folder, log, steps, whole, source, map_files)
+
+
+def _warn_of_steps_beyond(log: RunLog | None, files: list[Path]) -> None:
+    """Of an earlier, longer training in the same folder they would pass for the end of this one."""
+    if log is None or "lm loss" not in log.curves:
+        return
+    logged = log.curves["lm loss"][0]
+    last, gap = logged[-1], logged[-1] - logged[max(len(logged) - 2, 0)]
+    if beyond := [path for path in files if _step(path) > last + gap]:
+        print(
+            f"report.py: warning: {max(beyond, key=_step)} is of a later step than the last that was "
+            f"logged, {last}: if an earlier training in this folder left it, move it away",
+            file=sys.stderr,
+        )
 
 
 def _records(
@@ -183,4 +199,4 @@ def _load(kind: type, path: Path):
     try:
         return kind.load(path)
     except ValueError as error:
-        raise RunLogError(str(error)) from error
+        raise RunLogError(f"{error}; move it away") from error

@@ -72,6 +72,15 @@ def test_a_check_that_would_not_be_made_is_refused(sweep, tmp_path):
     assert (done.returncode, "--check: has no effect without --collect" in done.stderr) == (2, True)
 
 
+def test_recorded_results_are_not_written_over_and_then_compared_with_themselves(sweep, tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/results.json").write_text("recorded")
+    words = ["--output", tmp_path / "kept", "--check", tmp_path / "kept/../kept/results.json"]
+    done = sweep("--collect", *words)
+    assert (done.returncode, "would be written over: name another" in done.stderr) == (2, True)
+    assert (tmp_path / "kept/results.json").read_text() == "recorded"
+
+
 def test_a_missing_run_is_told_by_the_exit_status(sweep, tmp_path):
     (tmp_path / "runs/try/relu_E8_k1_G1_s2/status.json").unlink()
     done = sweep("--collect")
