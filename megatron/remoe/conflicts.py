@@ -5,8 +5,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from megatron.remoe.granularity import expert_width
-from remoe.controller import REG_COEFF_MAX, REG_COEFF_MIN
+from megatron.remoe.option_values import value_errors
 
 
 @dataclass(frozen=True)
@@ -251,7 +250,7 @@ def check_conflicts(args: Namespace, given: frozenset[str]) -> None:
     Raises:
         ValueError: One message that lists every conflict, each with its mend.
     """
-    errors = _value_errors(args)
+    errors = value_errors(args)
     if args.moe_relu_routing:
         errors += [f"{c.flag}: {c.reason}" for c in REFUSED if c.applies(args, given)]
         for conflict in IGNORED:
@@ -263,47 +262,3 @@ def check_conflicts(args: Namespace, given: frozenset[str]) -> None:
                 warnings.warn(f"{flag} has no effect without --moe-relu-routing", stacklevel=2)
     if errors:
         raise ValueError("these options do not go together:\n  " + "\n  ".join(errors))
-
-
-def _value_errors(args: Namespace) -> list[str]:
-    """What is wrong with the values of our own flags."""
-    errors = []
-    granularity, init = args.moe_granularity, args.moe_relu_l1_reg_coeff_init
-    width = expert_width(args)
-    if granularity < 1:
-        errors.append(f"--moe-granularity {granularity}: give a whole number of at least 1")
-    elif granularity > 1 and not args.num_experts:
-        errors.append("--moe-granularity: needs --num-experts")
-    elif width and width % granularity:
-        errors.append(f"--moe-granularity {granularity}: does not divide the expert width {width}")
-    if not args.moe_relu_routing:
-        if args.num_experts and not 1 <= args.moe_router_topk <= args.num_experts:
-            # Megatron fails only within the first step.
-            errors.append(
-                f"--moe-router-topk {args.moe_router_topk}: give a number from 1 to --num-experts "
-                f"{args.num_experts}"
-            )
-        return errors
-    if not args.num_experts:
-        errors.append("--moe-relu-routing: needs --num-experts")
-    elif not 1 <= args.moe_router_topk <= args.num_experts:
-        errors.append(
-            f"--moe-router-topk {args.moe_router_topk}: the target of active experts must be "
-            f"between 1 and --num-experts {args.num_experts}"
-        )
-    if not REG_COEFF_MIN <= init <= REG_COEFF_MAX:
-        errors.append(
-            f"--moe-relu-l1-reg-coeff-init {init:g}: give a number from {REG_COEFF_MIN:g} to "
-            f"{REG_COEFF_MAX:g} (the paper's is 1e-8)"
-        )
-    if not 1.0 < args.moe_relu_l1_reg_coeff_multiplier < float("inf"):
-        errors.append(
-            f"--moe-relu-l1-reg-coeff-multiplier {args.moe_relu_l1_reg_coeff_multiplier:g}: give a "
-            "number above 1 (the paper's is 1.2)"
-        )
-    if args.moe_relu_router_thresholds is not None and not args.skip_train:
-        errors.append(
-            "--moe-relu-router-thresholds: is for evaluation, training would not see it: add "
-            "--skip-train, or leave it out"
-        )
-    return errors
