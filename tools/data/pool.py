@@ -1,10 +1,12 @@
 """Encodes a stream of chunks in several processes, in order and with few chunks in flight."""
 
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 
 from data.errors import DataError
 from data.records import Chunk
@@ -37,7 +39,8 @@ def encode_chunks(
     pending: deque[Future[EncodedChunk]] = deque()
     try:
         for chunk in chunks:
-            pending.append(executor.submit(encode_in_worker, chunk))
+            with _sigint_held():  # workers start in submit
+                pending.append(executor.submit(encode_in_worker, chunk))
             if len(pending) >= CHUNKS_PER_WORKER * num_workers:
                 yield pending.popleft().result()
         while pending:
@@ -49,3 +52,17 @@ def encode_chunks(
         ) from error
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _sigint_held() -> Iterator[None]:
+    """Ctrl-C reaches this process a little later, and a process that starts meanwhile never.
+
+    A signal mask is inherited. Without it a worker would end with a traceback in its imports, before it
+    can say what it ignores.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

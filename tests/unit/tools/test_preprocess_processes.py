@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -124,6 +125,36 @@ def test_a_signal_ends_parent_and_workers(tool, tmp_path, number, status):
 
     assert tool(write_jsonl(tmp_path / "a.jsonl", TEXTS)) == 0  # what was left is in no one's way
     assert tool.files() == ["out_text_document.bin", "out_text_document.idx"]
+
+
+def test_an_interrupt_while_workers_start_is_one_line(tool, tmp_path):
+    corpus = write_jsonl(tmp_path / "big.jsonl", [("word " * 20_000) for _ in range(300)])
+    argv = tool.arguments(corpus, flags=["--workers", 4])
+    process = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "tools" / "preprocess_data.py"), *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(lambda: len(workers_of(process)) == 4)  # the last has not imported anything yet
+    assert all(holds_sigint(worker) for worker in workers_of(process))
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert tool.files() == []
+
+
+def workers_of(process):
+    children = psutil.Process(process.pid).children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
+def holds_sigint(process):
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    blocked = next(line for line in status.splitlines() if line.startswith("SigBlk:"))
+    return int(blocked.split()[1], 16) >> (signal.SIGINT - 1) & 1
 
 
 def wait_for(condition, seconds=180):
