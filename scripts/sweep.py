@@ -123,6 +123,7 @@ def write_tables(sweep: Sweep, args: argparse.Namespace) -> int:
     if args.check and args.check.resolve() == (folder / "results.json").resolve():
         raise SweepError(f"--check {args.check}: would be written over: name another --output")
     collection = collect(sweep, args.runs)
+    verdicts = check(collection, args.check) if args.check else []
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(as_json(collection))
     (folder / "table.csv").write_text(as_csv(collection))
@@ -133,7 +134,6 @@ def write_tables(sweep: Sweep, args: argparse.Namespace) -> int:
     print(
         f"sweep.py: {folder} has table.md, table.csv, results.json and the figures", file=sys.stderr
     )
-    verdicts = check(collection, args.check) if args.check else []
     for verdict in verdicts:
         print(verdict.text)
     return 1 if collection.problems or any(v.holds is False for v in verdicts) else 0

@@ -72,6 +72,12 @@ def test_a_check_that_would_not_be_made_is_refused(sweep, tmp_path):
     assert (done.returncode, "--check: has no effect without --collect" in done.stderr) == (2, True)
 
 
+def test_recorded_results_are_read_before_anything_is_written(sweep, tmp_path):
+    done = sweep("--collect", "--output", tmp_path / "new", "--check", tmp_path / "none.json")
+    assert (done.returncode, "none.json: no results of a sweep" in done.stderr) == (2, True)
+    assert not (tmp_path / "new").exists() and not done.stdout
+
+
 def test_recorded_results_are_not_written_over_and_then_compared_with_themselves(sweep, tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept/results.json").write_text("recorded")
