@@ -47,6 +47,7 @@ def make_shape(**changes):
         can_spread=True,
         chunk_above=None,
         cap=None,
+        topk_warm_up=None,
     )
     return replace(shape, **changes)
 

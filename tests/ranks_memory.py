@@ -64,10 +64,11 @@ def saved_by_a_step(flags):
             result = train_step(forward_step, data, model, *args, **kwargs)
         found["saved"] = saved.most
         found["stage"] = parallel_state.get_pipeline_model_parallel_rank()
-        found["active"] = (
-            get_moe_metrics_tracker().source.stats.scalars()["moe_relu_active_experts"].item()
-        )
         found["shape"] = shape_of(get_args(), model[0].config)
+        found["active"] = found["shape"].topk_warm_up
+        if found["active"] is None:
+            stats = get_moe_metrics_tracker().source.stats
+            found["active"] = stats.scalars()["moe_relu_active_experts"].item()
         return result
 
     with (

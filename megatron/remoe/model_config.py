@@ -17,6 +17,7 @@ from megatron.remoe.layer_specs import (
     torch_native_layer_spec,
 )
 from megatron.remoe.memory.report import report_memory
+from megatron.remoe.memory.shape import starts_dense
 from megatron.remoe.recording.recorder import install_recording
 from megatron.remoe.step_hook import install_step_hook
 from megatron.remoe.throughput.install import install_throughput_log
@@ -36,7 +37,7 @@ def gpt_config_from_args(args: Namespace) -> GPTModelConfig:
         `--log-throughput` and `--record-routing` add hooks to each, too.
     """
     config = routed_config(args)
-    if args.moe_relu_routing:
+    if starts_dense(args):
         report_memory(args, config.transformer)
     if args.log_throughput:
         config.post_wrap_hooks.append(install_throughput_log)

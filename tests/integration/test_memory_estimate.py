@@ -38,6 +38,7 @@ ROWS = {
     "recompute of MoE layers": (1, "--recompute-granularity selective --recompute-modules moe"),
     "recompute of pairs of layers": (1, f"--num-layers 6 {FULL} uniform --recompute-num-layers 2"),
     "recompute of the first layers": (1, f"--num-layers 6 {FULL} block --recompute-num-layers 4"),
+    "TopK that warms up": (1, "--moe-routing topk-warmup"),
     "TP 2, experts TP 2": (2, TP2),
     "TP 2 x EP 2, experts TP 1": (
         2,
@@ -55,6 +56,8 @@ def test_activations_are_within_an_eighth_of_what_autograd_keeps(launcher, name)
     flags = f"{SHAPE} {flags}".split()
     if "--num-layers" not in flags:
         flags += ["--num-layers", "2"]
+    if "--moe-routing" in flags:
+        flags.remove("--moe-relu-routing")
     if "--squared-relu" in flags:
         flags.remove("--swiglu")
     for stage, saved, active, shape in launcher.ranks(ranks).run(saved_by_a_step, flags):

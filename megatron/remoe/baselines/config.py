@@ -31,8 +31,9 @@ class BaselineConfig(TransformerConfig):
     moe_hash_vocab_size: int | None = None
     """Token ids of the tokenizer, without padding."""
 
-    # What `ReMoELayer` asks of its configuration; both belong to ReLU routing.
+    # What `ReMoELayer` and the memory estimate ask of their configuration; all belong to ReLU routing.
     moe_relu_chunk_above: ClassVar[None] = None
+    moe_relu_max_active_experts: ClassVar[None] = None
     moe_relu_row_budget: ClassVar[None] = None
 
     def __post_init__(self) -> None:

@@ -33,7 +33,14 @@ def mends(shape: Shape, limit: float) -> list[Mend]:
         shape: Of the run as it is.
         limit: Bytes that it may need on a rank.
     """
-    tried = (chunks, cap, full_recompute, smaller_micro_batch, more_expert_parallelism)
+    tried = (
+        chunks,
+        cap,
+        smaller_warm_up,
+        full_recompute,
+        smaller_micro_batch,
+        more_expert_parallelism,
+    )
     return [mend for mend in (try_it(shape, limit) for try_it in tried) if mend]
 
 
@@ -56,6 +63,8 @@ def chunks(shape: Shape, limit: float) -> Mend | None:
 
 def cap(shape: Shape, limit: float) -> Mend | None:
     """`--moe-relu-max-active-experts` with the largest number from k on that fits."""
+    if shape.topk_warm_up is not None:
+        return None
     return _first_that_fits(
         limit,
         (
@@ -65,6 +74,23 @@ def cap(shape: Shape, limit: float) -> Mend | None:
                 "N: steps until routing is sparse by itself, 100 to 200; other results at first",
             )
             for bound in _fewer_experts(shape, shape.cap)
+        ),
+    )
+
+
+def smaller_warm_up(shape: Shape, limit: float) -> Mend | None:
+    """`--moe-topk-warmup-experts` with the largest number from k on that fits."""
+    if shape.topk_warm_up is None:
+        return None
+    return _first_that_fits(
+        limit,
+        (
+            Mend(
+                f"--moe-topk-warmup-experts {bound}",
+                replace(shape, topk_warm_up=bound),
+                "other results at first",
+            )
+            for bound in _fewer_experts(shape, None)
         ),
     )
 
@@ -125,11 +151,15 @@ def more_expert_parallelism(shape: Shape, limit: float) -> Mend | None:
     )
 
 
-def least(shape: Shape) -> float:
-    """Bytes with all that an option can save: chunks at k, full recompute, one sequence at a time."""
-    small = replace(shape, chunk_above=shape.topk, recompute="uniform", recompute_layers=1)
-    small = replace(small, micro_batch=1, recomputes_moe=False)
-    return peak(small).total
+def least(shape: Shape) -> Mend:
+    """All that options can save: a dense stage at k, full recompute, one sequence at a time."""
+    small = replace(shape, recompute="uniform", recompute_layers=1, recomputes_moe=False)
+    if shape.topk_warm_up is None:
+        flag, small = "--moe-relu-chunk-above", replace(small, chunk_above=shape.topk)
+    else:
+        flag, small = "--moe-topk-warmup-experts", replace(small, topk_warm_up=shape.topk)
+    flags = f"{flag} {shape.topk}, full recompute and --micro-batch-size 1"
+    return Mend(flags, replace(small, micro_batch=1), "")
 
 
 def _fewer_experts(shape: Shape, bound: float | None) -> range:

@@ -10,7 +10,8 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.remoe.memory.advice import mends
 from megatron.remoe.memory.estimate import estimate
 from megatron.remoe.memory.report import GIB, rank_memory
-from megatron.remoe.memory.shape import Shape, shape_of
+from megatron.remoe.memory.shape import Shape, shape_of, starts_dense
+from remoe.baselines import topk_at_step
 
 # Of errors that are RuntimeErrors: of torch's allocator for the CPU, CUDA itself, cuBLAS, NCCL.
 MARKS = (
@@ -47,28 +48,27 @@ def out_of_memory_message(
     where = "before training" if iteration is None else f"in iteration {iteration + 1}"
     reason = next(iter(str(error).splitlines()), "") or type(error).__name__
     lines = [f"out of memory on rank {args.rank} {where}: {reason}"]
-    if getattr(args, "moe_relu_routing", False):
+    if starts_dense(args):
         try:
-            lines += what_helps(shape_of(args, transformer), measured_active(), rank_memory())
+            shape = shape_of(args, transformer)
+            lines += what_helps(shape, *active_now(args, shape), rank_memory())
         except ValueError as no_estimate:
             lines.append(str(no_estimate))
     return "\n  ".join(lines)
 
 
-def what_helps(shape: Shape, active: float | None, memory: float) -> list[str]:
-    """Lines with the estimate for this moment, and the options that need a quarter less.
+def what_helps(shape: Shape, active: float, moment: str, memory: float) -> list[str]:
+    """Lines with the estimate for a moment, and the options that need a quarter less.
 
     Args:
         shape: Of the run.
-        active: Experts a token, or None before any were measured.
+        active: Experts a token.
+        moment: When, in words.
         memory: Bytes that a rank has.
     """
-    stage = "when last logged"
-    if active is None:
-        active, stage = shape.dense_active, "as when training starts"
     expected = estimate(shape, active).total
     lines = [
-        f"with {active:.4g} active experts a token, {stage}: estimated {expected / GIB:.2f} GiB of "
+        f"with {active:.4g} active experts a token, {moment}: estimated {expected / GIB:.2f} GiB of "
         f"{memory / GIB:.2f} GiB"
     ]
     found = mends(shape, LESS * min(memory, expected))
@@ -81,6 +81,19 @@ def what_helps(shape: Shape, active: float | None, memory: float) -> list[str]:
     ]
 
 
-def measured_active() -> float | None:
-    """Active experts a token as last read for the log; reads no device."""
-    return getattr(getattr(get_moe_metrics_tracker(), "source", None), "mean_active_experts", None)
+def active_now(args: Namespace, shape: Shape) -> tuple[float, str]:
+    """Experts a token, and when that is; reads no device.
+
+    Args:
+        args: Validated.
+        shape: Of the run.
+    """
+    if shape.topk_warm_up is not None:
+        step = getattr(args, "curr_iteration", None) or 0
+        steps = args.moe_topk_warmup_steps
+        return topk_at_step(shape.topk, shape.topk_warm_up, steps, step), "as in this step"
+    tracked = getattr(get_moe_metrics_tracker(), "source", None)
+    measured = getattr(tracked, "mean_active_experts", None)
+    if measured is None:
+        return shape.dense_active, "as when training starts"
+    return measured, "when last logged"

@@ -19,7 +19,7 @@ USABLE = 0.9
 
 
 def report_memory(args: Namespace, transformer: TransformerConfig) -> None:
-    """Print the estimate of a run with ReLU routing on rank 0, with advice if it does not fit.
+    """Print the estimate of a run that starts dense on rank 0, with advice if it does not fit.
 
     Args:
         args: Validated.
@@ -50,7 +50,10 @@ def table(shape: Shape, memory: float) -> list[str]:
     rows += zip(_NAMES, _gib(dense), _gib(sparse), strict=True)
     lines = [f"{name:34}{first:>13.2f}{second:>14.2f}" for name, first, second in rows]
     title = f"memory of the fullest rank{stage}, estimated in GiB; it has {memory / GIB:.2f}"
-    return [title, f"{'':34}  dense stage  sparse stage", *lines]
+    names = (
+        ("dense stage", "sparse stage") if shape.topk_warm_up is None else ("warm-up", "after it")
+    )
+    return [title, f"{'':34}{names[0]:>13}{names[1]:>14}", *lines]
 
 
 def advice(shape: Shape, memory: float) -> list[str]:
@@ -65,10 +68,11 @@ def advice(shape: Shape, memory: float) -> list[str]:
         return []
     found = mends(shape, limit)
     if not found:
+        together = least(shape)
         return [
             f"{needed / GIB:.2f} GiB will not fit, and no option alone changes that: with "
-            f"--moe-relu-chunk-above {shape.topk}, full recompute and --micro-batch-size 1 "
-            f"{least(shape) / GIB:.2f} GiB are left. Spread the model over more ranks."
+            f"{together.flags} {together.total / GIB:.2f} GiB are left. Spread the model over more "
+            "ranks."
         ]
     lines = [f"{mend.flags}: {mend.total / GIB:.2f} GiB; {mend.remark}" for mend in found]
     share = f"over {USABLE:.0%} of {memory / GIB:.2f} GiB"

@@ -31,6 +31,7 @@ class Shape:
             more expert parallelism does.
         chunk_above: `--moe-relu-chunk-above`, None for off.
         cap: `--moe-relu-max-active-experts`, None for off.
+        topk_warm_up: Experts a token while TopK warms up, None under ReLU routing.
     """
 
     stages: tuple[tuple[bool, ...], ...]
@@ -72,6 +73,7 @@ class Shape:
     can_spread: bool
     chunk_above: float | None
     cap: int | None
+    topk_warm_up: int | None
 
     @property
     def pp(self) -> int:
@@ -95,12 +97,24 @@ class Shape:
 
     @property
     def dense_active(self) -> float:
-        """Active experts a token when training starts: with logits around zero every other one."""
+        """Active experts a token at the start: ReLU of logits around zero has every other one."""
+        if self.topk_warm_up is not None:
+            return self.topk_warm_up
         return min(self.num_experts / 2, self.cap or self.num_experts)
 
 
+def starts_dense(args: Namespace) -> bool:
+    """Whether a run's first steps have more active experts a token than its last ones.
+
+    Args:
+        args: Validated.
+    """
+    warms_up = args.moe_routing == "topk-warmup" and args.moe_topk_warmup_steps > 0
+    return args.moe_relu_routing or warms_up
+
+
 def shape_of(args: Namespace, transformer: TransformerConfig) -> Shape:
-    """The sizes of a run with ReLU routing.
+    """The sizes of a run that starts dense.
 
     Args:
         args: Validated.
@@ -112,7 +126,10 @@ def shape_of(args: Namespace, transformer: TransformerConfig) -> Shape:
     if args.pipeline_model_parallel_layout is not None or args.use_megatron_fsdp:
         raise ValueError("no estimate with --pipeline-model-parallel-layout or --use-megatron-fsdp")
     return Shape(
-        **_model(args, transformer), **_layout(args, transformer), **_kept(args, transformer)
+        **_model(args, transformer),
+        **_layout(args, transformer),
+        **_kept(args, transformer),
+        **_dense_stage(args, transformer),
     )
 
 
@@ -157,10 +174,6 @@ def _kept(args: Namespace, transformer: TransformerConfig) -> dict:
     """Bytes of an element, and what is not kept at all."""
     value_bytes = transformer.params_dtype.itemsize
     is_full = transformer.recompute_granularity == "full"
-    is_selective = transformer.recompute_granularity == "selective"
-    recomputes_moe = is_selective and "moe" in (transformer.recompute_modules or ())
-    takes_no_chunks = ("fp8", "fp4", "moe_latent_size", "moe_shared_expert_overlap")
-    has_budget = transformer.moe_relu_row_budget is not None
     return {
         "value_bytes": value_bytes,
         "gradient_bytes": 4 if args.accumulate_allreduce_grads_in_fp32 else value_bytes,
@@ -170,14 +183,31 @@ def _kept(args: Namespace, transformer: TransformerConfig) -> dict:
         "norm_bytes": value_bytes if args.transformer_impl == "transformer_engine" else 8,
         "recompute": transformer.recompute_method if is_full else "none",
         "recompute_layers": transformer.recompute_num_layers or 1,
-        "recomputes_moe": recomputes_moe,
-        "can_chunk": not (
-            has_budget or recomputes_moe or any(getattr(transformer, n) for n in takes_no_chunks)
-        ),
+        "recomputes_moe": _recomputes_moe(transformer),
+    }
+
+
+def _dense_stage(args: Namespace, transformer: TransformerConfig) -> dict:
+    """What bounds the dense stage, or could."""
+    takes_no_chunks = ("fp8", "fp4", "moe_latent_size", "moe_shared_expert_overlap")
+    has_budget = transformer.moe_relu_row_budget is not None
+    refuses_chunks = (
+        has_budget
+        or _recomputes_moe(transformer)
+        or any(getattr(transformer, name) for name in takes_no_chunks)
+    )
+    return {
+        "can_chunk": args.moe_relu_routing and not refuses_chunks,
         "can_spread": not has_budget,
         "chunk_above": transformer.moe_relu_chunk_above,
         "cap": transformer.moe_relu_max_active_experts,
+        "topk_warm_up": None if args.moe_relu_routing else transformer.moe_topk_warmup_experts,
     }
+
+
+def _recomputes_moe(transformer: TransformerConfig) -> bool:
+    modules = transformer.recompute_modules or ()
+    return transformer.recompute_granularity == "selective" and "moe" in modules
 
 
 def _stages(transformer: TransformerConfig) -> tuple[tuple[bool, ...], ...]:

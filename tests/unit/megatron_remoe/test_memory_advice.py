@@ -8,7 +8,7 @@ from megatron.training.arguments import add_megatron_arguments
 from megatron.remoe.arguments import add_remoe_args
 from megatron.remoe.memory import advice
 from megatron.remoe.memory.advice import chunks, least, mends
-from megatron.remoe.memory.estimate import peak
+from megatron.remoe.memory.estimate import estimate, peak
 from megatron.remoe.memory.report import GIB, USABLE, table
 from megatron.remoe.memory.report import advice as advise
 from memory_shapes import large_shape, make_shape
@@ -42,11 +42,28 @@ def test_every_advised_option_is_one_of_the_command_line():
     parser = add_remoe_args(add_megatron_arguments(ArgumentParser(allow_abbrev=False)))
     advised = [
         *flags(large_shape()),
+        *flags(large_shape(topk_warm_up=24, can_chunk=False)),
         advice.more_expert_parallelism(large_shape(), LIMIT * 99).flags,
     ]
-    assert len(advised) == 5
+    assert len(set(advised)) == 6
     for words in advised:
         parser.parse_args(words.replace(" N", " 100").split())
+
+
+def test_a_topk_that_warms_up_gets_a_smaller_warm_up_and_no_option_of_relu_routing():
+    shape = large_shape(topk_warm_up=24, can_chunk=False)
+    assert peak(shape).total == estimate(shape, 24).total
+    found = {mend.flags.split()[0]: mend for mend in mends(shape, LIMIT)}
+    assert list(found) == [
+        "--moe-topk-warmup-experts",
+        "--recompute-granularity",
+        "--micro-batch-size",
+    ]
+    bound = found["--moe-topk-warmup-experts"].shape.topk_warm_up
+    larger = large_shape(topk_warm_up=bound + 1, can_chunk=False)
+    assert 1 <= bound < 24 and peak(larger).total > LIMIT
+    (line,) = advise(shape, GIB)
+    assert "with --moe-topk-warmup-experts 1, full recompute and --micro-batch-size 1 " in line
 
 
 def test_what_is_set_already_is_not_advised_again():
@@ -80,7 +97,7 @@ def test_more_expert_parallelism_is_advised_where_weights_fill_the_rank():
 def test_no_advice_where_the_run_fits_and_the_least_where_nothing_helps():
     assert advise(large_shape(), 1000 * GIB) == []
     (line,) = advise(large_shape(), GIB)
-    assert f"{least(large_shape()) / GIB:.2f} GiB are left" in line
+    assert f"{least(large_shape()).total / GIB:.2f} GiB are left" in line
     assert "Spread the model over more ranks" in line
 
 
@@ -91,6 +108,12 @@ def test_advice_names_needs_and_limits():
         == f"{peak(large_shape()).total / GIB:.2f} GiB may not fit (over 90% of 40.00 GiB). Add one of:"
     )
     assert len(rest) == 4 and all(" GiB; " in line for line in rest)
+
+
+def test_the_table_of_a_warm_up_names_its_two_phases():
+    _, header, active, *_ = table(make_shape(topk_warm_up=6), GIB)
+    assert header.split() == ["warm-up", "after", "it"]
+    assert active.split()[-2:] == ["6.00", "1.00"]
 
 
 @pytest.mark.parametrize("stages", [1, 2])

@@ -1,11 +1,20 @@
 """What is printed before the model is built, and after memory ran out."""
 
+import re
+from types import SimpleNamespace
+
 import pytest
 import torch
+from megatron.core.transformer.moe.moe_logging import get_moe_metrics_tracker
 
-from command_line import REMOE
+from command_line import MODEL, MOE, REMOE
 from megatron.remoe.memory.estimate import estimate
-from megatron.remoe.memory.exhausted import is_out_of_memory, out_of_memory_message, what_helps
+from megatron.remoe.memory.exhausted import (
+    active_now,
+    is_out_of_memory,
+    out_of_memory_message,
+    what_helps,
+)
 from megatron.remoe.memory.report import GIB, rank_memory
 from megatron.remoe.model_config import gpt_config_from_args
 from memory_shapes import large_shape
@@ -20,6 +29,16 @@ def test_the_estimate_comes_with_the_model_configuration_once_a_job(validated, c
     args.rank = 1
     gpt_config_from_args(args)
     assert "memory" not in capsys.readouterr().out
+
+
+def test_a_topk_that_warms_up_gets_the_estimate_and_another_topk_none(validated, capsys):
+    warm = [*MODEL, *MOE, "--moe-routing", "topk-warmup", "--moe-topk-warmup-experts", "3"]
+    gpt_config_from_args(validated(warm))
+    said = capsys.readouterr().out
+    assert re.search(r"ReMoE: +warm-up +after it\n.*active experts a token +3.00 +2.00\n", said)
+    gpt_config_from_args(validated([*warm, "--moe-topk-warmup-steps", "0"]))
+    gpt_config_from_args(validated([*MODEL, *MOE, "--moe-routing", "topk"]))
+    assert "memory of the fullest rank" not in capsys.readouterr().out
 
 
 def test_advice_follows_where_the_dense_stage_does_not_fit(validated, capsys, monkeypatch):
@@ -69,7 +88,7 @@ def test_other_errors_are_not_taken_for_it(error):
 
 def test_a_failure_is_told_with_its_moment_and_options_that_need_a_quarter_less():
     shape = large_shape()
-    moment, title, *options = what_helps(shape, None, 1000 * GIB)
+    moment, title, *options = what_helps(shape, 16, "as when training starts", 1000 * GIB)
     dense = estimate(shape, 16).total
     assert moment == (
         "with 16 active experts a token, as when training starts: estimated "
@@ -78,14 +97,24 @@ def test_a_failure_is_told_with_its_moment_and_options_that_need_a_quarter_less(
     assert title == "Add one of:" and "--moe-relu-chunk-above" in options[0]
     for option in options:
         assert float(option.split("(")[1].split(" GiB")[0]) <= 0.75 * dense / GIB
-    moment, *_ = what_helps(shape, 3.25, 80 * GIB)
-    assert "with 3.25 active experts a token, when last logged" in moment
 
 
 def test_where_nothing_helps_it_says_so():
-    assert what_helps(large_shape(), None, GIB)[1:] == [
+    assert what_helps(large_shape(), 16, "", GIB)[1:] == [
         "no option alone helps: spread the model over more ranks"
     ]
+
+
+def test_the_moment_is_that_of_the_last_log_or_the_step_of_the_warm_up(validated, monkeypatch):
+    args = validated(REMOE)
+    source = SimpleNamespace(mean_active_experts=3.25)
+    monkeypatch.setattr(get_moe_metrics_tracker(), "source", source, raising=False)
+    assert active_now(args, large_shape()) == (3.25, "when last logged")
+    shape = large_shape(topk_warm_up=24)
+    args.moe_topk_warmup_steps = 7
+    for iteration, active in ((None, 24), (6, 24), (7, 1)):
+        args.curr_iteration = iteration
+        assert active_now(args, shape) == (active, "as in this step")
 
 
 @pytest.mark.parametrize(("iteration", "where"), [(None, "before training"), (6, "in iteration 7")])
@@ -97,5 +126,6 @@ def test_the_message_begins_with_rank_iteration_and_reason(validated, iteration,
     first, *rest = message.splitlines()
     assert first == f"out of memory on rank 5 {where}: no room"
     assert "active experts a token" in rest[0]
+    assert "as when training starts" in rest[0]
     args.moe_relu_routing = False
     assert out_of_memory_message(MemoryError(), args, transformer).endswith(": MemoryError")
