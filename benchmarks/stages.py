@@ -26,9 +26,9 @@ FLAGS = (
     "--global-batch-size 8 --lr 1e-3 --lr-decay-style constant --swiglu --normalization RMSNorm "
     "--position-embedding-type rope --disable-bias-linear --attention-dropout 0 --hidden-dropout 0 "
     "--untie-embeddings-and-output-weights --eval-iters 0 --eval-interval 100000 --log-interval 1 "
-    "--num-workers 0 --mock-data --tokenizer-type NullTokenizer --vocab-size 4096 "
-    "--moe-token-dispatcher-type alltoall"
+    "--num-workers 0 --moe-token-dispatcher-type alltoall"
 ).split()
+MOCK_DATA = "--mock-data --tokenizer-type NullTokenizer --vocab-size 4096".split()
 RELU = "--moe-relu-routing --moe-relu-l1-reg-coeff-init 1e-3".split()
 BOUNDS = {
     "none": "",
@@ -85,7 +85,7 @@ def main():
     print(HEADER, flush=True)
     for experts in args.experts:
         runs = {
-            bound: run([*RELU, *BOUNDS[bound].split()], experts, args.steps)
+            bound: run([*RELU, *BOUNDS[bound].split(), *MOCK_DATA], experts, args.steps)
             for bound in ("none", *args.bounds)
         }
         plain = runs["none"]
@@ -127,15 +127,14 @@ def figures_of(steps, plain, sparse_bytes):
     )
 
 
-def run(routing, experts, steps):
-    """Figures of each step of one run with these flags of its router."""
-    flags = [*FLAGS, *routing, "--num-experts", str(experts), "--train-iters", str(steps)]
+def run(flags, experts, steps):
+    """Figures of each step of one run with these flags of its router and its data."""
+    added = " ".join(flags)
+    flags = [*FLAGS, *flags, "--num-experts", str(experts), "--train-iters", str(steps)]
     command = [sys.executable, __file__, "--child", *flags]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(
-            f"E={experts}, {' '.join(routing)} ended with {done.returncode}:\n{done.stderr[-2000:]}"
-        )
+        sys.exit(f"E={experts}, {added} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
