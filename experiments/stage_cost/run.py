@@ -76,7 +76,7 @@ def text_flags(folder: Path) -> list[str]:
     blend = [word for index in indexes for word in ("1", str(index.with_suffix("")))]
     tokenizer = ["--tokenizer-type", "HuggingFaceTokenizer"]
     tokenizer += ["--tokenizer-model", str(folder / "tokenizer")]
-    return ["--data-path", *blend, "--split", "98,2,0", *tokenizer]
+    return ["--data-path", *blend, "--split", "1,0,0", *tokenizer]
 
 
 def rows(topk: list, relu: list, experts: int) -> dict[str, dict]:
