@@ -151,15 +151,22 @@ def more_expert_parallelism(shape: Shape, limit: float) -> Mend | None:
     )
 
 
-def least(shape: Shape) -> Mend:
-    """All that options can save: a dense stage at k, full recompute, one sequence at a time."""
+def least(shape: Shape) -> tuple[str, float]:
+    """Options that together save all that can be: a dense stage at k, full recompute, one sequence.
+
+    Args:
+        shape: Of the run.
+
+    Returns:
+        The options in words, and bytes of the fullest rank at its peak with them.
+    """
     small = replace(shape, recompute="uniform", recompute_layers=1, recomputes_moe=False)
     if shape.topk_warm_up is None:
         flag, small = "--moe-relu-chunk-above", replace(small, chunk_above=shape.topk)
     else:
         flag, small = "--moe-topk-warmup-experts", replace(small, topk_warm_up=shape.topk)
-    flags = f"{flag} {shape.topk}, full recompute and --micro-batch-size 1"
-    return Mend(flags, replace(small, micro_batch=1), "")
+    options = f"{flag} {shape.topk}, full recompute and --micro-batch-size 1"
+    return options, peak(replace(small, micro_batch=1)).total
 
 
 def _fewer_experts(shape: Shape, bound: float | None) -> range:

@@ -2,6 +2,7 @@
 
 import traceback
 from argparse import Namespace
+from dataclasses import replace
 
 import torch
 from megatron.core.transformer.moe.moe_logging import get_moe_metrics_tracker
@@ -66,6 +67,8 @@ def what_helps(shape: Shape, active: float, moment: str, memory: float) -> list[
         moment: When, in words.
         memory: Bytes that a rank has.
     """
+    if shape.topk_warm_up is not None:
+        shape = replace(shape, topk_warm_up=active)  # once it is over no option has to bound it
     expected = estimate(shape, active).total
     lines = [
         f"with {active:.4g} active experts a token, {moment}: estimated {expected / GIB:.2f} GiB of "
@@ -89,9 +92,11 @@ def active_now(args: Namespace, shape: Shape) -> tuple[float, str]:
         shape: Of the run.
     """
     if shape.topk_warm_up is not None:
-        step = getattr(args, "curr_iteration", None) or 0
+        step, moment = getattr(args, "curr_iteration", None), "in this step"
+        if step is None:
+            step, moment = getattr(args, "iteration", 0), "in the first step"
         steps = args.moe_topk_warmup_steps
-        return topk_at_step(shape.topk, shape.topk_warm_up, steps, step), "as in this step"
+        return topk_at_step(shape.topk, shape.topk_warm_up, steps, step), moment
     tracked = getattr(get_moe_metrics_tracker(), "source", None)
     measured = getattr(tracked, "mean_active_experts", None)
     if measured is None:

@@ -68,11 +68,10 @@ def advice(shape: Shape, memory: float) -> list[str]:
         return []
     found = mends(shape, limit)
     if not found:
-        together = least(shape)
+        options, total = least(shape)
         return [
             f"{needed / GIB:.2f} GiB will not fit, and no option alone changes that: with "
-            f"{together.flags} {together.total / GIB:.2f} GiB are left. Spread the model over more "
-            "ranks."
+            f"{options} {total / GIB:.2f} GiB are left. Spread the model over more ranks."
         ]
     lines = [f"{mend.flags}: {mend.total / GIB:.2f} GiB; {mend.remark}" for mend in found]
     share = f"over {USABLE:.0%} of {memory / GIB:.2f} GiB"

@@ -104,7 +104,7 @@ class Shape:
 
 
 def starts_dense(args: Namespace) -> bool:
-    """Whether a run's first steps have more active experts a token than its last ones.
+    """Whether a run's first steps may have more active experts a token than its last ones.
 
     Args:
         args: Validated.

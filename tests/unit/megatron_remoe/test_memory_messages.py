@@ -112,9 +112,20 @@ def test_the_moment_is_that_of_the_last_log_or_the_step_of_the_warm_up(validated
     assert active_now(args, large_shape()) == (3.25, "when last logged")
     shape = large_shape(topk_warm_up=24)
     args.moe_topk_warmup_steps = 7
-    for iteration, active in ((None, 24), (6, 24), (7, 1)):
+    for iteration, active in ((6, 24), (7, 1)):
         args.curr_iteration = iteration
-        assert active_now(args, shape) == (active, "as in this step")
+        assert active_now(args, shape) == (active, "in this step")
+    args.curr_iteration = None
+    for resumed_at, active in ((0, 24), (7, 1)):
+        args.iteration = resumed_at
+        assert active_now(args, shape) == (active, "in the first step")
+
+
+def test_a_warm_up_that_is_over_is_in_nobodys_way():
+    shape = large_shape(topk_warm_up=24, can_chunk=False)
+    _, title, *options = what_helps(shape, 1, "in this step", 1000 * GIB)
+    assert title == "Add one of:" and not any("--moe-topk-warmup" in option for option in options)
+    assert any("--micro-batch-size" in option for option in options)
 
 
 @pytest.mark.parametrize(("iteration", "where"), [(None, "before training"), (6, "in iteration 7")])
