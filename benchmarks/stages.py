@@ -129,12 +129,13 @@ def figures_of(steps, plain, sparse_bytes):
 
 def run(flags, experts, steps):
     """Figures of each step of one run with these flags of its router and its data."""
-    added = " ".join(flags)
-    flags = [*FLAGS, *flags, "--num-experts", str(experts), "--train-iters", str(steps)]
-    command = [sys.executable, __file__, "--child", *flags]
+    sizes = ["--num-experts", str(experts), "--train-iters", str(steps)]
+    command = [sys.executable, __file__, "--child", *FLAGS, *flags, *sizes]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"E={experts}, {added} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        sys.exit(
+            f"E={experts}, {' '.join(flags)} ended with {done.returncode}:\n{done.stderr[-2000:]}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 

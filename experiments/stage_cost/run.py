@@ -51,17 +51,17 @@ def main() -> None:
     text = text_flags(args.data)
     results = {experts: {} for experts in args.experts}
     for seed in args.seeds:
-        for experts, seeds in results.items():
+        for experts, rows_by_seed in results.items():
             shared = [*text, "--seed", str(seed)]
             topk = stages.run([*TOPK, *shared], experts, args.steps)
             relu = stages.run([*RELU, *shared], experts, args.steps)
-            seeds[seed] = rows(topk, relu, experts)
-            print(f"E={experts}, seed {seed}: {json.dumps(seeds[seed])}", flush=True)
+            rows_by_seed[seed] = rows(topk, relu, experts)
+            print(f"E={experts}, seed {seed}: {json.dumps(rows_by_seed[seed])}", flush=True)
+            args.output.write_text(json.dumps(results, indent=1) + "\n")
     print(HEADER)
-    for experts, seeds in results.items():
-        for line in lines(list(seeds.values())):
+    for experts, rows_by_seed in results.items():
+        for line in lines(list(rows_by_seed.values())):
             print(f"| {experts} | {line} |")
-    args.output.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def text_flags(folder: Path) -> list[str]:
