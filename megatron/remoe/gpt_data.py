@@ -66,14 +66,19 @@ def train_valid_test_datasets(num_samples: list[int], vp_stage: int | None = Non
         vp_stage: Virtual pipeline stage; a rank reads data for its first and last ones alike.
 
     Returns:
-        Three datasets; validation is a list of them with `--multiple-validation-sets`.
+        Three datasets, None for one that no sample is wanted of; validation is a list of them with
+        `--multiple-validation-sets`.
     """
     args = get_args()
     dataset = MockGPTDataset if args.mock_data else NonEmptyGPTDataset
     builder = BlendedMegatronDatasetBuilder(
         dataset, num_samples, _is_data_rank, dataset_config(args)
     )
-    return builder.build()
+    # With --eval-iters 0 Megatron wants no sample, and its loader fails on the empty dataset of a blend.
+    return tuple(
+        None if wanted == 0 else found
+        for wanted, found in zip(num_samples, builder.build(), strict=True)
+    )
 
 
 train_valid_test_datasets.is_distributed = True  # Megatron: call me on every rank

@@ -33,6 +33,18 @@ def refusals(tmp_path_factory):
     return messages, prefixes
 
 
+def test_without_evaluation_validation_data_is_left_alone(tmp_path):
+    one, other = (write_data(tmp_path / name) for name in ("one", "other"))
+    words = "--tokenizer-type NullTokenizer --vocab-size 512 --train-iters 1 --eval-iters 0".split()
+    data = (["--data-path", one], ["--data-path", "1", one, "1", other])
+    done = pretrain_each(
+        *([*paths, "--split", "50,50,0"] for paths in data), model=(*TINY_MODEL, *words)
+    )
+    for run in done:
+        assert run.returncode == 0, run.stderr[-2000:]
+        assert "iteration        1/       1" in run.stdout and "validation loss" not in run.stdout
+
+
 def write_data(prefix):
     """Ten documents of a hundred tokens; returns their prefix as a word."""
     from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
