@@ -17,6 +17,8 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "scripts")]
 
 import stages
 
+from sweeping.errors import SweepError
+from sweeping.runs import blend_of
 from sweeping.statistics import estimate
 
 RELU = (
@@ -70,13 +72,13 @@ def text_flags(folder: Path) -> list[str]:
     Args:
         folder: As experiments/families/eight_domains.sh makes it.
     """
-    indexes = sorted(folder.glob("indexed/*_text_document.idx"))
-    if not indexes:
-        sys.exit(f"run.py: {folder}/indexed: no text: bash experiments/families/eight_domains.sh")
-    blend = [word for index in indexes for word in ("1", str(index.with_suffix("")))]
+    try:
+        blend = blend_of(str(folder / "indexed"))
+    except SweepError as error:
+        sys.exit(f"run.py: {error}: bash experiments/families/eight_domains.sh")
     tokenizer = ["--tokenizer-type", "HuggingFaceTokenizer"]
     tokenizer += ["--tokenizer-model", str(folder / "tokenizer")]
-    return ["--data-path", *blend, "--split", "1,0,0", *tokenizer]
+    return ["--data-path", *blend.split(), "--split", "1,0,0", *tokenizer]
 
 
 def rows(topk: list, relu: list, experts: int) -> dict[str, dict]:

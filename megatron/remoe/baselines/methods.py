@@ -113,13 +113,6 @@ def _model_errors(args: Namespace) -> list[str]:
     num_experts = args.num_experts * max(args.moe_granularity, 1)
     if num_experts == 1 and not args.moe_routing.startswith("relu"):
         return ["--num-experts 1: leaves nothing to choose: give at least 2"]
-    if (
-        not 1 <= args.moe_router_topk <= args.num_experts
-    ):  # Megatron fails only within the first step
-        return [
-            f"--moe-router-topk {args.moe_router_topk}: give a number from 1 to --num-experts "
-            f"{args.num_experts}"
-        ]
     return []
 
 

@@ -74,5 +74,5 @@ def test_the_table_has_means_and_standard_errors_over_the_seeds_that_have_the_st
 
 
 def test_missing_text_is_told_with_what_makes_it(study, tmp_path):
-    with pytest.raises(SystemExit, match=r"no text: bash experiments/families/eight_domains\.sh"):
+    with pytest.raises(SystemExit, match=r"build the data first: bash experiments/families"):
         study["text_flags"](tmp_path)

@@ -101,15 +101,7 @@ def test_an_interrupted_reader_leaves_no_output(tool, corpus, monkeypatch, numbe
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_signal_ends_parent_and_workers(tool, tmp_path, number, status):
-    corpus = write_jsonl(tmp_path / "big.jsonl", [("word " * 20_000) for _ in range(300)])
-    argv = tool.arguments(corpus, flags=["--workers", 2])
-    process = subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "tools" / "preprocess_data.py"), *argv],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = started(tool, tmp_path, 2)
     partial = tool.prefix.with_name("out_text_document.bin.partial")
     wait_for(lambda: partial.exists() and partial.stat().st_size)
     workers = psutil.Process(process.pid).children(recursive=True)
@@ -128,15 +120,7 @@ def test_a_signal_ends_parent_and_workers(tool, tmp_path, number, status):
 
 
 def test_an_interrupt_while_workers_start_is_one_line(tool, tmp_path):
-    corpus = write_jsonl(tmp_path / "big.jsonl", [("word " * 20_000) for _ in range(300)])
-    argv = tool.arguments(corpus, flags=["--workers", 4])
-    process = subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "tools" / "preprocess_data.py"), *argv],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = started(tool, tmp_path, 4)
     wait_for(lambda: len(workers_of(process)) == 4)  # the last has not imported anything yet
     assert all(holds_sigint(worker) for worker in workers_of(process))
     os.killpg(process.pid, signal.SIGINT)
@@ -144,6 +128,19 @@ def test_an_interrupt_while_workers_start_is_one_line(tool, tmp_path):
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert tool.files() == []
+
+
+def started(tool, folder, num_workers):
+    """The command on more text than it has time for, in a session of its own."""
+    corpus = write_jsonl(folder / "big.jsonl", [("word " * 20_000) for _ in range(300)])
+    argv = tool.arguments(corpus, flags=["--workers", num_workers])
+    return subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "tools" / "preprocess_data.py"), *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def workers_of(process):

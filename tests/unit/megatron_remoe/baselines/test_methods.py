@@ -3,9 +3,10 @@
 import pytest
 
 from command_line import MODEL, MOE, REMOE, complaints, parse, with_method
-from megatron.remoe.baselines.methods import METHODS
+from megatron.remoe.baselines.methods import METHODS, apply_method
 from megatron.remoe.baselines.routers import ROUTERS
 from megatron.remoe.checkpoint.settings import OWN_ROUTERS
+from megatron.remoe.conflicts import check_conflicts
 
 MIXTURE = [*MODEL, *MOE]
 
@@ -183,8 +184,12 @@ def test_one_expert_leaves_nothing_to_choose(method):
 @pytest.mark.parametrize("topk", [0, 5])
 def test_more_experts_a_token_than_there_are_and_none_at_all_are_refused(method, topk):
     words = [*MODEL, "--num-experts", "4", "--moe-router-topk", str(topk)]
-    with pytest.raises(ValueError, match=f"--moe-router-topk {topk}: give a number from 1 to"):
-        with_method([*words, "--moe-routing", method])
+    args, given = parse([*words, "--moe-routing", method])
+    apply_method(args, given)
+    with pytest.raises(
+        ValueError, match=rf"--moe-router-topk {topk}: .* 1 (to|and) --num-experts 4"
+    ):
+        check_conflicts(args, given)
 
 
 RECOMPUTED = [
